@@ -1,0 +1,12 @@
+//! What happens on a hop: one folder a pattern.
+
+pub mod attempt_timeout;
+pub mod balance;
+pub mod bulkhead;
+pub mod circuit_breaker;
+pub mod deadline;
+pub mod fallback;
+pub mod outlier;
+pub mod respond;
+pub mod retry;
+pub mod trace;

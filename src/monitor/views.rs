@@ -1,0 +1,171 @@
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{CountsView, LatencyView};
+
+/// What one entry of a monitor is like.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each is the view of its name")]
+pub enum Observation {
+    Command(CommandView),
+    Breaker(BreakerView),
+    Bulkhead(BulkheadView),
+    Retry(RetryView),
+    Fallback(FallbackView),
+    Endpoint(EndpointView),
+    Directory(DirectoryView),
+}
+
+/// All of a monitor, by kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each is the list of its name")]
+pub struct Snapshot {
+    pub commands: Vec<CommandView>,
+    pub breakers: Vec<BreakerView>,
+    pub bulkheads: Vec<BulkheadView>,
+    pub retries: Vec<RetryView>,
+    pub fallbacks: Vec<FallbackView>,
+    pub endpoints: Vec<EndpointView>,
+    pub directories: Vec<DirectoryView>,
+}
+
+impl Snapshot {
+    pub(super) fn add(&mut self, observation: Observation) {
+        match observation {
+            Observation::Command(view) => self.commands.push(view),
+            Observation::Breaker(view) => self.breakers.push(view),
+            Observation::Bulkhead(view) => self.bulkheads.push(view),
+            Observation::Retry(view) => self.retries.push(view),
+            Observation::Fallback(view) => self.fallbacks.push(view),
+            Observation::Endpoint(view) => self.endpoints.push(view),
+            Observation::Directory(view) => self.directories.push(view),
+        }
+    }
+}
+
+/// Calls of one name, as their client trace layer sees them: fallbacks included.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct CommandView {
+    /// Its name.
+    pub name: String,
+    /// Calls under way.
+    pub in_flight: u64,
+    /// Finished calls.
+    pub counts: CountsView,
+    /// How long they took.
+    pub latency: LatencyView,
+}
+
+/// A circuit breaker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct BreakerView {
+    /// The command's name.
+    pub name: String,
+    /// `closed`, `open`, `half_open`, `forced_open` or `forced_closed`.
+    pub state: &'static str,
+    /// Calls in the window.
+    pub calls: u64,
+    /// The share of them that failed, 0 to 1.
+    pub failure_rate: f64,
+    /// The share of them that were slow, 0 to 1.
+    pub slow_rate: f64,
+    /// Calls refused since the start.
+    pub rejected: u64,
+    /// Times it opened since the start.
+    pub opened: u64,
+    /// How long it still stays open.
+    pub open_for: Option<Duration>,
+    /// Probes under way.
+    pub probes: u32,
+}
+
+/// A bulkhead.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct BulkheadView {
+    /// Its name.
+    pub name: String,
+    /// Places.
+    pub limit: u32,
+    /// Places taken.
+    pub in_flight: u32,
+    /// Calls waiting for one.
+    pub waiting: u32,
+    /// Calls refused since the start.
+    pub rejected: u64,
+}
+
+/// Retries.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RetryView {
+    /// Its name.
+    pub name: String,
+    /// Calls since the start.
+    pub calls: u64,
+    /// Their attempts, first ones included.
+    pub attempts: u64,
+    /// Attempts that were sent again because they surely never ran.
+    pub requeues: u64,
+    /// Retries the budget refused.
+    pub refused: u64,
+    /// Tokens in the budget: retries it would pay for now.
+    pub budget: f64,
+}
+
+/// A fallback.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FallbackView {
+    /// Its name.
+    pub name: String,
+    /// Calls it answered since the start.
+    pub answered: u64,
+    /// Calls it could not answer either.
+    pub failed: u64,
+}
+
+/// An endpoint in a stack.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct EndpointView {
+    /// The balancer's name: its service's, numbered if there are several.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// Where it listens.
+    pub address: String,
+    /// `up`, `draining`, `down`, `ejected`, `probing`, or by an operator's word `held` (ejected) or `drained`.
+    pub state: &'static str,
+    /// Attempts under way.
+    pub in_flight: u32,
+    /// Finished attempts.
+    pub counts: CountsView,
+    /// How long an attempt takes, by the moving average that the balancer keeps; `None` without history.
+    pub latency: Option<Duration>,
+}
+
+/// A directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DirectoryView {
+    /// Its name.
+    pub name: String,
+    /// Its services.
+    pub services: Vec<ServiceView>,
+}
+
+/// A service in a directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ServiceView {
+    /// Its name.
+    pub name: String,
+    /// How many endpoints it has.
+    pub endpoints: usize,
+    /// Changes published so far.
+    pub version: u64,
+    /// How long ago the source was last heard of; `None` for a set that never changes, or one never heard of.
+    pub age: Option<Duration>,
+    /// How long the source has been failing.
+    pub stale_for: Option<Duration>,
+    /// What is wrong with it.
+    pub error: Option<String>,
+}

@@ -1,0 +1,60 @@
+//! What our layers need of a request, each a small trait, implemented for [`http::Request`].
+
+use http::{HeaderMap, Method};
+
+/// A request that may carry headers.
+///
+/// Implement it with an empty body for a request that has none: `impl Carrier for MyQuery {}`.
+pub trait Carrier {
+    /// Its headers, where it has any.
+    fn headers(&self) -> Option<&HeaderMap> {
+        None
+    }
+
+    /// Its headers, to write to.
+    fn headers_mut(&mut self) -> Option<&mut HeaderMap> {
+        None
+    }
+
+    /// What it asks for, in a word or two, for spans: `GET` of an HTTP request.
+    fn operation(&self) -> &str {
+        Default::default()
+    }
+}
+
+impl<B> Carrier for http::Request<B> {
+    fn headers(&self) -> Option<&HeaderMap> {
+        Some(self.headers())
+    }
+
+    fn headers_mut(&mut self) -> Option<&mut HeaderMap> {
+        Some(self.headers_mut())
+    }
+
+    fn operation(&self) -> &str {
+        self.method().as_str()
+    }
+}
+
+/// Whether running a request twice has the same effect as running it once.
+pub trait Idempotent {
+    /// Whether it may run twice.
+    fn is_idempotent(&self) -> bool;
+}
+
+/// Put into a request's extensions, overrides what its method says about running it twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idempotency(pub bool);
+
+/// By the [`Idempotency`] extension, then the `Idempotency-Key` header, then the method (RFC 9110, 9.2.2).
+impl<B> Idempotent for http::Request<B> {
+    fn is_idempotent(&self) -> bool {
+        if let Some(Idempotency(may)) = self.extensions().get() {
+            return *may;
+        }
+        matches!(
+            *self.method(),
+            Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE
+        ) || self.headers().contains_key("idempotency-key")
+    }
+}

@@ -1,0 +1,1 @@
+//! Scripted services and endpoints, for tests of your own.
