@@ -11,6 +11,7 @@ pub mod live;
 pub mod monitor;
 pub mod outcome;
 pub mod request;
+mod stack;
 pub mod stacks;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -24,3 +25,4 @@ pub use error::{Error, ErrorKind};
 pub use live::{Live, Policy, PolicyError};
 pub use monitor::Monitor;
 pub use outcome::{Classify, Outcome};
+pub use stack::{BoxStack, Stack, build, layers_of};

@@ -1,7 +1,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -9,7 +9,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
-use super::{Admission, Endpoint, Health, Load, Status};
+use super::{Admission, Endpoint, Health, Load, Status, health::Operator};
 use crate::monitor::Counts;
 
 /// An endpoint with its live state in one stack: load, health, whether it was removed. Clones share the state.
@@ -24,8 +24,12 @@ struct Node {
     load: Load,
     health: Health,
     counts: Counts,
+    /// What the picker reads of the endpoint for every candidate, without a way through the pointer.
+    weight: AtomicU32,
+    up: AtomicBool,
     removed: AtomicBool,
     removal: Notify,
+    membership: Mutex<()>,
 }
 
 /// What the endpoints of one service in one stack share: how many there are, and how many of them are ejected.
@@ -33,6 +37,10 @@ struct Node {
 pub struct Group {
     pub(crate) size: AtomicU32,
     pub(crate) ejected: AtomicU32,
+    /// Ejected by operators.
+    held: AtomicU32,
+    /// Drained by operators.
+    drained: AtomicU32,
 }
 
 impl Group {
@@ -45,12 +53,31 @@ impl Group {
     pub fn ejected(&self) -> u32 {
         self.ejected.load(Relaxed)
     }
+
+    /// How many of them operators ejected.
+    pub fn held(&self) -> u32 {
+        self.held.load(Relaxed)
+    }
+
+    /// How many of them operators drained.
+    pub fn drained(&self) -> u32 {
+        self.drained.load(Relaxed)
+    }
+
+    fn operator(&self, word: Operator, change: impl Fn(&AtomicU32)) {
+        match word {
+            Operator::Silent => {}
+            Operator::Eject => change(&self.held),
+            Operator::Drain => change(&self.drained),
+        }
+    }
 }
 
 impl EndpointHandle {
     /// A new endpoint of `service`, with no history. For tests and connectors of your own; a stack's balancer makes its own.
     pub fn new(service: Arc<str>, endpoint: Arc<Endpoint>, group: Arc<Group>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (weight, up) = (endpoint.weight(), endpoint.status() == Status::Up);
         Self(Arc::new(Node {
             number: NEXT.fetch_add(1, Relaxed),
             service,
@@ -59,8 +86,11 @@ impl EndpointHandle {
             load: Load::default(),
             health: Health::default(),
             counts: Counts::default(),
+            weight: AtomicU32::new(weight),
+            up: AtomicBool::new(up),
             removed: AtomicBool::new(false),
             removal: Notify::new(),
+            membership: Mutex::new(()),
         }))
     }
 
@@ -101,7 +131,7 @@ impl EndpointHandle {
 
     /// Whether its source wants it to have calls, whatever our own data say: up, not removed, not drained.
     pub fn is_serving(&self) -> bool {
-        !self.0.removed.load(Relaxed) && !self.0.health.is_drained() && self.0.endpoint.load().status() == Status::Up
+        !self.0.removed.load(Relaxed) && self.0.up.load(Relaxed) && !self.0.health.is_drained()
     }
 
     /// Whether it may have a call now (`now` as of [`context::nanos`](crate::context::nanos)).
@@ -112,19 +142,28 @@ impl EndpointHandle {
     /// Ejects it until `until` unless `most` endpoints of its service are ejected already. `true` if it is ejected now
     /// and was not before; an ejection that is in force already is only moved to `until`.
     pub fn eject(&self, until: u64, most: u32) -> bool {
-        self.0.health.eject(until, || {
-            self.0
-                .group
-                .ejected
-                .fetch_update(Relaxed, Relaxed, |ejected| (ejected < most).then_some(ejected + 1))
-                .is_ok()
-        })
+        let _whole = self.0.membership();
+        if self.0.health.is_ejected() {
+            // Its probe failed, or it failed on in a panic: its place under the cap is held already.
+            self.0.health.eject(until);
+            return false;
+        }
+        if self.is_removed() {
+            return false;
+        }
+        let reserve = |ejected| (ejected < most).then_some(ejected + 1);
+        let reserved = self.0.group.ejected.fetch_update(Relaxed, Relaxed, reserve).is_ok();
+        if reserved {
+            self.0.health.eject(until);
+        }
+        reserved
     }
 
     /// Ends an ejection. `true` if there was one.
     pub fn restore(&self) -> bool {
+        let _whole = self.0.membership();
         let was = self.0.health.restore();
-        if was {
+        if was && !self.is_removed() {
             self.0.group.ejected.fetch_sub(1, Relaxed);
         }
         was
@@ -145,26 +184,97 @@ impl EndpointHandle {
         }
     }
 
+    /// Its weight; one of weight 0 still counts a little, or a service of such endpoints would have none.
+    pub fn weight(&self) -> f64 {
+        f64::from(self.0.weight.load(Relaxed)).max(0.001)
+    }
+
     /// Takes over what the source newly says.
     pub(crate) fn update(&self, endpoint: Arc<Endpoint>) {
+        self.0.weight.store(endpoint.weight(), Relaxed);
+        self.0.up.store(endpoint.status() == Status::Up, Relaxed);
         self.0.endpoint.store(endpoint);
     }
 
-    /// It left the set: its place in the group, and in the group's ejections, is free.
+    /// An operator's word: no calls, but with too few endpoints left it is used all the same.
+    pub fn operator_eject(&self) {
+        self.operator(Operator::Eject);
+    }
+
+    /// An operator's word: no new calls at all.
+    pub fn operator_drain(&self) {
+        self.operator(Operator::Drain);
+    }
+
+    /// Takes the operator's word back.
+    pub fn operator_restore(&self) {
+        self.operator(Operator::Silent);
+    }
+
+    fn operator(&self, word: Operator) {
+        let _whole = self.0.membership();
+        let before = self.0.health.operator(word);
+        if !self.is_removed() {
+            self.0.group.operator(before, |count| {
+                count.fetch_sub(1, Relaxed);
+            });
+            self.0.group.operator(word, |count| {
+                count.fetch_add(1, Relaxed);
+            });
+        }
+    }
+
+    /// It left the set: its places in the group's counts are free.
     pub(crate) fn remove(&self) {
+        let _whole = self.0.membership();
         if !self.0.removed.swap(true, Relaxed) {
             if self.0.health.is_ejected() {
                 self.0.group.ejected.fetch_sub(1, Relaxed);
             }
+            self.0.group.operator(self.0.health.operator_word(), |count| {
+                count.fetch_sub(1, Relaxed);
+            });
             self.0.removal.notify_waiters();
         }
     }
 
     /// It is back, with what was learned of it.
     pub(crate) fn revive(&self) {
-        if self.0.removed.swap(false, Relaxed) && self.0.health.is_ejected() {
-            self.0.group.ejected.fetch_add(1, Relaxed);
+        if !self.is_removed() {
+            return;
         }
+        let _whole = self.0.membership();
+        if self.0.removed.swap(false, Relaxed) {
+            if self.0.health.is_ejected() {
+                self.0.group.ejected.fetch_add(1, Relaxed);
+            }
+            self.0.group.operator(self.0.health.operator_word(), |count| {
+                count.fetch_add(1, Relaxed);
+            });
+        }
+    }
+
+    /// What it is like, in a word, as [`EndpointView`](crate::monitor::EndpointView) has it.
+    pub(crate) fn state(&self, now: u64) -> &'static str {
+        let health = &self.0.health;
+        match (health.operator_word(), self.endpoint().status()) {
+            (Operator::Drain, _) => "drained",
+            (Operator::Eject, _) => "held",
+            (_, Status::Draining) => "draining",
+            (_, Status::Down) => "down",
+            _ if health.is_probing(now) => "probing",
+            _ if health.is_ejected() => "ejected",
+            _ if health.held_until() > now => "asked to wait",
+            _ => "up",
+        }
+    }
+}
+
+impl Node {
+    /// Held while an endpoint changes what it counts for in its group: leaving, returning, ejection and an operator's word each change
+    /// two things that must agree. Never on the way of a call that changes nothing.
+    fn membership(&self) -> MutexGuard<'_, ()> {
+        self.membership.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

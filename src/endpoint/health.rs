@@ -38,16 +38,34 @@ pub struct Health {
     pub(crate) ejections: AtomicU32,
     /// When it last returned, or `ejections` last went down.
     pub(crate) returned: AtomicU64,
+    /// It asked to be left alone until then.
+    held_until: AtomicU64,
     operator: AtomicU8,
 }
 
-const OPERATOR_EJECTED: u8 = 1;
-const OPERATOR_DRAINED: u8 = 2;
+/// What an operator said of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Operator {
+    Silent,
+    Eject,
+    Drain,
+}
+
+impl Operator {
+    fn of(word: u8) -> Self {
+        match word {
+            1 => Self::Eject,
+            2 => Self::Drain,
+            _ => Self::Silent,
+        }
+    }
+}
 
 impl Health {
     /// Whether it may have a call now.
     pub fn admission(&self, now: u64) -> Admission {
-        if self.operator.load(Relaxed) != 0 {
+        if self.operator.load(Relaxed) != 0 || now < self.held_until.load(Relaxed) {
             return Admission::Closed;
         }
         let until = self.ejected_until.load(Relaxed);
@@ -81,52 +99,49 @@ impl Health {
         self.generation.load(Acquire)
     }
 
+    /// Whether a probe is under way.
+    pub fn is_probing(&self, now: u64) -> bool {
+        self.is_ejected() && now < self.probe_until.load(Relaxed)
+    }
+
+    /// It asks to be left alone until `until`: no calls before, in a panic neither.
+    pub fn hold(&self, until: u64) {
+        self.held_until.fetch_max(until, Relaxed);
+    }
+
+    /// Until when it asked to be left alone; in the past, or 0, if it did not.
+    pub fn held_until(&self) -> u64 {
+        self.held_until.load(Relaxed)
+    }
+
+    /// When it may have calls again, if time alone decides that.
+    pub(crate) fn opens_at(&self) -> Option<u64> {
+        let until = self.ejected_until.load(Relaxed).max(self.probe_until.load(Relaxed)).max(self.held_until());
+        (until > 0 && self.operator_word() != Operator::Eject).then_some(until)
+    }
+
     /// Whether an operator drained it.
     pub fn is_drained(&self) -> bool {
-        self.operator.load(Relaxed) == OPERATOR_DRAINED
+        self.operator_word() == Operator::Drain
     }
 
-    /// Whether an operator ejected it.
-    pub fn is_operator_ejected(&self) -> bool {
-        self.operator.load(Relaxed) == OPERATOR_EJECTED
+    pub(crate) fn operator_word(&self) -> Operator {
+        Operator::of(self.operator.load(Relaxed))
     }
 
-    /// An operator's word: no calls, but with too few endpoints left it is used all the same.
-    pub fn operator_eject(&self) {
-        self.operator.store(OPERATOR_EJECTED, Relaxed);
+    /// Puts an operator's word into force, and tells the one before.
+    pub(super) fn operator(&self, word: Operator) -> Operator {
+        Operator::of(self.operator.swap(word as u8, Relaxed))
     }
 
-    /// An operator's word: no new calls at all.
-    pub fn operator_drain(&self) {
-        self.operator.store(OPERATOR_DRAINED, Relaxed);
-    }
-
-    /// Takes the operator's word back.
-    pub fn operator_restore(&self) {
-        self.operator.store(0, Relaxed);
-    }
-
-    pub(super) fn eject(&self, until: u64, reserve: impl FnOnce() -> bool) -> bool {
-        let until = until.max(1);
-        let before = self.ejected_until.load(Relaxed);
-        if before != 0 {
-            // Its probe failed, or it failed on in a panic: the place in the cap is held already.
-            if self.ejected_until.compare_exchange(before, until, AcqRel, Relaxed).is_ok() {
-                self.generation.fetch_add(1, Release);
-                self.end_probe();
-            }
-            return false;
-        }
-        if !reserve() {
-            return false;
-        }
+    /// The handle sees to it that one thread at a time ejects or restores.
+    pub(super) fn eject(&self, until: u64) {
         self.generation.fetch_add(1, Release);
         self.end_probe();
-        // Only `eject` leaves 0, and the caller that reserved is the one that counted the last failure.
-        self.ejected_until.store(until, Release);
-        true
+        self.ejected_until.store(until.max(1), Release);
     }
 
+    /// See [`eject`](Self::eject).
     pub(super) fn restore(&self) -> bool {
         let was = self.ejected_until.swap(0, AcqRel) != 0;
         if was {

@@ -1,15 +1,105 @@
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
-/// Calls in flight at an endpoint, and how long its answers take.
+/// Calls in flight at an endpoint, and how long its answers take: the peak EWMA of Finagle. Times are nanoseconds of
+/// [`context::nanos`](crate::context::nanos).
+///
+/// A slower answer than the average becomes the average at once; a faster one moves it by how long ago the last one was. Read later,
+/// the average has decayed as if answers of no time had come since, so that an endpoint left alone is tried again.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct Load {
     in_flight: AtomicU32,
+    /// The average as `f32` nanoseconds in the high half, when it was updated in [`TICK`]s in the low one; 0: no history.
+    average: AtomicU64,
 }
+
+/// What the coarse time counts: 2^16 ns, about 65 us. It wraps after 78 h, which wrapping subtraction bridges.
+const TICK: u32 = 16;
+
+/// The cost of an endpoint without history that has calls in flight: one at a time may find out what it is like.
+const UNKNOWN: f64 = 1e15;
 
 impl Load {
     /// Calls under way.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
     }
+
+    /// The average as it was when last updated.
+    pub fn latency(&self) -> Option<Duration> {
+        let (average, _) = unpack(self.average.load(Relaxed))?;
+        Some(Duration::from_nanos(average as u64))
+    }
+
+    /// What one more call would cost: the decayed average times the calls that would then be under way.
+    pub fn cost(&self, now: u64, decay: Duration) -> f64 {
+        let in_flight = f64::from(self.in_flight());
+        match unpack(self.average.load(Relaxed)) {
+            Some((average, at)) => decayed(average, at, now, decay) * (in_flight + 1.0),
+            None if in_flight > 0.0 => UNKNOWN + in_flight,
+            None => 0.0,
+        }
+    }
+
+    pub(crate) fn start(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn end(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// An answer came after `took`.
+    pub(crate) fn observe(&self, took: Duration, now: u64, decay: Duration) {
+        let took = took.as_nanos() as f64;
+        self.update(now, |average| match average {
+            Some((average, at)) if took <= average => {
+                let weight = (-age(at, now) / decay.as_nanos() as f64).exp();
+                average * weight + took * (1.0 - weight)
+            }
+            _ => took,
+        });
+    }
+
+    /// It takes at least this long: a failure's penalty, or what a call had waited when it was given up. Never lowers.
+    pub(crate) fn at_least(&self, took: Duration, now: u64, decay: Duration) {
+        let took = took.as_nanos() as f64;
+        let known = unpack(self.average.load(Relaxed)).map_or(0.0, |(average, at)| decayed(average, at, now, decay));
+        if took > known {
+            self.update(now, |_| took);
+        }
+    }
+
+    fn update(&self, now: u64, next: impl Fn(Option<(f64, u32)>) -> f64) {
+        // Lost against two others, an average can do without this one.
+        for _ in 0..2 {
+            let before = self.average.load(Relaxed);
+            let after = pack(next(unpack(before)), now);
+            if self.average.compare_exchange_weak(before, after, Relaxed, Relaxed).is_ok() {
+                return;
+            }
+        }
+    }
+}
+
+fn pack(average: f64, now: u64) -> u64 {
+    // At least 1 ns, so that no history and a very fast answer differ.
+    u64::from((average.max(1.0) as f32).to_bits()) << 32 | u64::from((now >> TICK) as u32)
+}
+
+fn unpack(word: u64) -> Option<(f64, u32)> {
+    (word != 0).then(|| (f64::from(f32::from_bits((word >> 32) as u32)), word as u32))
+}
+
+fn age(at: u32, now: u64) -> f64 {
+    let ticks = ((now >> TICK) as u32).wrapping_sub(at);
+    // A reading older than the last update, of another thread, is no age at all.
+    if ticks > u32::MAX / 2 { 0.0 } else { f64::from(ticks) * f64::from(1u32 << TICK) }
+}
+
+fn decayed(average: f64, at: u32, now: u64, decay: Duration) -> f64 {
+    average * (-age(at, now) / decay.as_nanos() as f64).exp()
 }

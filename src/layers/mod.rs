@@ -7,6 +7,7 @@ pub mod circuit_breaker;
 pub mod deadline;
 pub mod fallback;
 pub mod outlier;
+pub mod pushback;
 pub mod respond;
 pub mod retry;
 pub mod trace;

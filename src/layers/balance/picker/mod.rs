@@ -1,0 +1,116 @@
+//! The rules that choose an endpoint, one file each.
+
+use std::time::Duration;
+
+use crate::{EndpointHandle, Outcome, context::Attempt, endpoint::Admission};
+
+mod p2c;
+mod peak_ewma;
+mod round_robin;
+
+pub use p2c::P2cLeastRequest;
+pub use peak_ewma::{P2cPeakEwma, PeakEwmaPolicy};
+pub use round_robin::RoundRobin;
+
+/// A rule that chooses an endpoint for an attempt, and learns from how attempts end.
+pub trait Picker: Send + Sync + 'static {
+    /// The index of the endpoint to try, or `None` if there is none that may be.
+    ///
+    /// Prefer endpoints of a better [`Pick::rank`], whatever else the rule says.
+    fn pick(&self, endpoints: &[EndpointHandle], pick: &Pick) -> Option<usize>;
+
+    /// An attempt at `endpoint` ended after `took`, at `now`. Cancelled ones are told, too: `took` is then a lower bound.
+    fn observe(&self, _endpoint: &EndpointHandle, _outcome: Outcome, _took: Duration, _now: u64) {}
+}
+
+/// What a picker knows of the attempt.
+#[derive(Clone, Copy, Debug)]
+pub struct Pick {
+    now: u64,
+    attempt: Attempt,
+    panic: bool,
+}
+
+/// How good a candidate is before its load is looked at; the smaller the better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// Usable, and not tried by this call yet.
+    Fresh,
+    /// Usable, but this call tried it already.
+    Tried,
+    /// Not to be used.
+    Unusable,
+}
+
+impl Pick {
+    /// A pick at `now`, nanoseconds of [`context::nanos`](crate::context::nanos), for this attempt; in a panic, health is ignored.
+    pub fn new(now: u64, attempt: Attempt, panic: bool) -> Self {
+        Self { now, attempt, panic }
+    }
+
+    /// Now, in nanoseconds of [`context::nanos`](crate::context::nanos).
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// How good this candidate is.
+    pub fn rank(&self, endpoint: &EndpointHandle) -> Rank {
+        let usable = if self.panic {
+            endpoint.is_serving() && endpoint.health().held_until() <= self.now
+        } else {
+            endpoint.admission(self.now) != Admission::Closed
+        };
+        if !usable {
+            Rank::Unusable
+        } else if !self.attempt.is_fresh() && self.attempt.has_tried(endpoint.number()) {
+            Rank::Tried
+        } else {
+            Rank::Fresh
+        }
+    }
+
+    /// The cheaper of two different endpoints drawn at random (ties to the first), every pair equally likely.
+    ///
+    /// Where a draw is not [`Rank::Fresh`], the better rank wins; where neither is, two are drawn among those of the best rank there is.
+    pub fn cheaper_of_two(&self, endpoints: &[EndpointHandle], cost: impl Fn(&EndpointHandle) -> f64) -> Option<usize> {
+        let (first, second) = match endpoints.len() {
+            0 => return None,
+            1 => return (self.rank(&endpoints[0]) < Rank::Unusable).then_some(0),
+            count => {
+                let first = fastrand::usize(..count);
+                let second = fastrand::usize(..count - 1);
+                // Skipping the first makes the pair distinct without drawing again.
+                (first, second + usize::from(second >= first))
+            }
+        };
+        match (self.rank(&endpoints[first]), self.rank(&endpoints[second])) {
+            (Rank::Fresh, Rank::Fresh) => Some(cheaper(endpoints, first, second, cost)),
+            (Rank::Fresh, _) => Some(first),
+            (_, Rank::Fresh) => Some(second),
+            _ => self.cheaper_of_best(endpoints, cost),
+        }
+    }
+
+    /// The same among the endpoints of the best rank there is, by looking at all of them.
+    fn cheaper_of_best(&self, endpoints: &[EndpointHandle], cost: impl Fn(&EndpointHandle) -> f64) -> Option<usize> {
+        let best = endpoints.iter().map(|endpoint| self.rank(endpoint)).min().filter(|&rank| rank < Rank::Unusable)?;
+        // Two of them, each pair equally likely, without collecting them.
+        let mut drawn = [None; 2];
+        let candidates = endpoints.iter().enumerate().filter(|(_, endpoint)| self.rank(endpoint) == best);
+        for (seen, (index, _)) in candidates.enumerate() {
+            let place = if seen < 2 { seen } else { fastrand::usize(..=seen) };
+            if place < 2 {
+                drawn[place] = Some(index);
+            }
+        }
+        match drawn {
+            [Some(first), Some(second)] => Some(cheaper(endpoints, first, second, cost)),
+            // A rank may have changed between the two looks.
+            [first, second] => first.or(second),
+        }
+    }
+}
+
+fn cheaper(endpoints: &[EndpointHandle], first: usize, second: usize, cost: impl Fn(&EndpointHandle) -> f64) -> usize {
+    if cost(&endpoints[second]) < cost(&endpoints[first]) { second } else { first }
+}
