@@ -58,3 +58,40 @@ impl<B> Idempotent for http::Request<B> {
         ) || self.headers().contains_key("idempotency-key")
     }
 }
+
+/// A request that can be made again.
+///
+/// For a request that is cheap to clone:
+///
+/// ```
+/// use hopvine::request::Replay;
+///
+/// #[derive(Clone)]
+/// struct Query(String);
+///
+/// impl Replay for Query {
+///     type Attempt = Self;
+///     type Kept = std::iter::Repeat<Self>;
+///
+///     fn keep(self, _limit: usize) -> (Self, Self::Kept) {
+///         (self.clone(), std::iter::repeat(self))
+///     }
+///
+///     fn once(self) -> Self {
+///         self
+///     }
+/// }
+/// ```
+pub trait Replay: Sized {
+    /// What is sent: the request itself, or one with a body that remembers.
+    type Attempt;
+
+    /// What is kept to make it again: each `next` is one more attempt, `None` says that it cannot be made again now.
+    type Kept: Iterator<Item = Self::Attempt>;
+
+    /// The first attempt, and what is kept for more. At most `limit` bytes of a body are kept.
+    fn keep(self, limit: usize) -> (Self::Attempt, Self::Kept);
+
+    /// The only attempt; nothing is kept.
+    fn once(self) -> Self::Attempt;
+}

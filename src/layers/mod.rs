@@ -10,4 +10,5 @@ pub mod outlier;
 pub mod pushback;
 pub mod respond;
 pub mod retry;
+mod timed;
 pub mod trace;
