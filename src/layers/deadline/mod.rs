@@ -39,4 +39,5 @@ mod wire;
 pub use client::{Deadline, DeadlineLayer, DeadlinePolicy, ResponseFuture};
 pub use header::{DeadlineHeader, DeadlineHeaderFuture, DeadlineHeaderLayer, NewDeadlineHeader};
 pub use server::{ServerDeadline, ServerDeadlineFuture, ServerDeadlineLayer};
+pub(crate) use wire::is_grpc;
 pub use wire::{GRPC_TIMEOUT, REQUEST_TIMEOUT};

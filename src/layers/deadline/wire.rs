@@ -105,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_server_reads_no_more_than_was_left(nanos in 1_000u64..u64::MAX / 2) {
+        fn a_server_reads_no_more_than_was_left(nanos in 1_000u64..99_999_999_000_000_000) {
             let remaining = Duration::from_nanos(nanos);
             let written = format_grpc(remaining);
             let read = parse_grpc(written.to_str().unwrap()).unwrap();

@@ -1,0 +1,219 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::BoxError;
+use tower_layer::Layer;
+use tower_service::Service;
+use tracing::Span;
+
+use crate::{
+    Classify, Error, Monitor, Outcome,
+    context::{self, Attempt, DropCause},
+    monitor::{CommandView, Counts, Latency, Observation, Observe},
+    outcome::Standard,
+    request::Carrier,
+    trace::TraceContext,
+};
+
+/// A span and statistics of each call. See the [module](super).
+#[derive(Debug)]
+pub struct ClientTraceLayer<C = Standard> {
+    command: Arc<Command>,
+    classify: Arc<C>,
+}
+
+#[derive(Debug)]
+struct Command {
+    name: Arc<str>,
+    in_flight: AtomicU64,
+    counts: Counts,
+    latency: Latency,
+}
+
+impl ClientTraceLayer {
+    /// For calls of this command name.
+    pub fn new(command: &str) -> Self {
+        let command = Command {
+            name: command.into(),
+            in_flight: AtomicU64::new(0),
+            counts: Counts::default(),
+            latency: Latency::default(),
+        };
+        Self { command: Arc::new(command), classify: Arc::new(Standard) }
+    }
+}
+
+impl<C> ClientTraceLayer<C> {
+    /// By a classification of your own.
+    pub fn classify<D>(self, classify: D) -> ClientTraceLayer<D> {
+        ClientTraceLayer { command: self.command, classify: Arc::new(classify) }
+    }
+
+    /// Where the statistics can be read.
+    #[must_use]
+    pub fn monitor(self, monitor: &Monitor) -> Self {
+        monitor.register(&self.command.name, &self.command);
+        self
+    }
+}
+
+impl Observe for Command {
+    fn observe(&self, name: &str) -> Vec<Observation> {
+        vec![Observation::Command(CommandView {
+            name: name.to_owned(),
+            in_flight: self.in_flight.load(Relaxed),
+            counts: self.counts.view(),
+            latency: self.latency.view(),
+        })]
+    }
+}
+
+impl<C> Clone for ClientTraceLayer<C> {
+    fn clone(&self) -> Self {
+        Self { command: Arc::clone(&self.command), classify: Arc::clone(&self.classify) }
+    }
+}
+
+impl<S, C> Layer<S> for ClientTraceLayer<C> {
+    type Service = ClientTrace<S, C>;
+
+    fn layer(&self, inner: S) -> ClientTrace<S, C> {
+        ClientTrace { inner, layer: self.clone() }
+    }
+}
+
+/// A service whose calls are followed. Made by [`ClientTraceLayer`].
+#[derive(Debug)]
+pub struct ClientTrace<S, C = Standard> {
+    inner: S,
+    layer: ClientTraceLayer<C>,
+}
+
+impl<S: Clone, C> Clone for ClientTrace<S, C> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), layer: self.layer.clone() }
+    }
+}
+
+impl<S, C, Req> Service<Req> for ClientTrace<S, C>
+where
+    S: Service<Req>,
+    S::Error: Into<BoxError>,
+    C: Classify<S::Response>,
+    Req: Carrier,
+{
+    type Response = S::Response;
+    type Error = Error;
+    type Future = CallFuture<S::Future, C>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx).map_err(Error::from_any)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let _clock = context::enter_clock();
+        let command = &self.layer.command;
+        let span = tracing::debug_span!(target: "hopvine::call", "call", command = &*command.name,
+            operation = request.operation(), trace_id = tracing::field::Empty, outcome = tracing::field::Empty,
+            attempts = tracing::field::Empty);
+        let mut trace = Some(context::with_trace(|trace| trace.map_or_else(TraceContext::root, TraceContext::child)));
+        if let (false, Some(trace)) = (span.is_disabled(), &trace) {
+            span.record("trace_id", tracing::field::display(trace.trace_id()));
+        }
+        let watch = Watch::start(Arc::clone(command));
+        let mut attempt = Attempt::first();
+        let call = {
+            let _trace = context::enter_trace(&mut trace);
+            let _attempt = context::enter_attempt(&mut attempt);
+            let _span = span.enter();
+            self.inner.call(request)
+        };
+        CallFuture { call, watch: Some(watch), trace, attempt, span, classify: Arc::clone(&self.layer.classify) }
+    }
+}
+
+pin_project! {
+    /// Made by [`ClientTrace`].
+    pub struct CallFuture<F, C> {
+        #[pin]
+        call: F,
+        watch: Option<Watch>,
+        trace: Option<TraceContext>,
+        attempt: Attempt,
+        span: Span,
+        classify: Arc<C>,
+    }
+}
+
+impl<F, C, Res, E> Future for CallFuture<F, C>
+where
+    F: Future<Output = Result<Res, E>>,
+    E: Into<BoxError>,
+    C: Classify<Res>,
+{
+    type Output = Result<Res, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let _clock = context::enter_clock();
+        let this = self.project();
+        let _span = this.span.enter();
+        let result = {
+            let _trace = context::enter_trace(this.trace);
+            let _attempt = context::enter_attempt(this.attempt);
+            ready!(this.call.poll(cx)).map_err(Error::from_any)
+        };
+        if let Some(mut watch) = this.watch.take() {
+            let outcome = this.classify.classify(result.as_ref());
+            if !this.span.is_disabled() {
+                this.span.record("outcome", outcome.name());
+                this.span.record("attempts", context::last_call().attempts);
+            }
+            watch.outcome = Some(outcome);
+        }
+        Poll::Ready(result)
+    }
+}
+
+/// A call under way; counted out, with its outcome, when dropped.
+struct Watch {
+    command: Arc<Command>,
+    since: Instant,
+    outcome: Option<Outcome>,
+}
+
+impl Watch {
+    fn start(command: Arc<Command>) -> Self {
+        command.in_flight.fetch_add(1, Relaxed);
+        // A call that nobody tries again has made no attempts that were counted.
+        context::set_last_call(context::CallFacts::default());
+        Self { command, since: context::now(), outcome: None }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let dropped = match context::drop_cause() {
+            DropCause::Cancelled => Outcome::Cancelled,
+            DropCause::TimedOut => Outcome::TimedOut,
+        };
+        self.command.in_flight.fetch_sub(1, Relaxed);
+        self.command.counts.record(self.outcome.unwrap_or(dropped));
+        self.command.latency.record(context::now().saturating_duration_since(self.since));
+    }
+}
+
+impl<F, C> fmt::Debug for CallFuture<F, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallFuture").field("trace", &self.trace).finish_non_exhaustive()
+    }
+}
