@@ -1,0 +1,230 @@
+//! From an endpoint to a connection that speaks HTTP.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request};
+use http_body::Body;
+use http_body_util::Empty;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, lookup_host},
+    time::{Instant, timeout_at},
+};
+use tower::BoxError;
+
+use super::{
+    client::Settings,
+    policy::Version,
+    proxy::EgressProxy,
+    send::{Sender, not_connected},
+};
+use crate::{
+    Endpoint, Error, context,
+    endpoint::{Address, Scheme},
+};
+
+/// A connection, and the future that drives it, which is told where to note how many streams its server allows.
+pub(super) struct Established<B> {
+    pub(super) sender: Sender<B>,
+    pub(super) driver: Box<dyn FnOnce(Arc<AtomicUsize>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>,
+}
+
+/// Any two-way stream of bytes.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// When IPv6 has not answered, IPv4 is tried beside it (RFC 8305).
+const HAPPY_EYEBALLS: Duration = Duration::from_millis(250);
+
+pub(super) async fn dial<B>(endpoint: &Endpoint, settings: &Settings) -> Result<Established<B>, Error>
+where
+    B: Body + Unpin + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let end = context::now() + settings.policy.connect_timeout;
+    let result = match timeout_at(end, establish(endpoint, settings)).await {
+        Ok(result) => result.map_err(not_connected),
+        Err(_) => Err(not_connected(format!("no connection within {:?}", settings.policy.connect_timeout))),
+    };
+    result.map_err(|error| error.with_endpoint(endpoint.id().shared()))
+}
+
+async fn establish<B>(endpoint: &Endpoint, settings: &Settings) -> Result<Established<B>, BoxError>
+where
+    B: Body + Unpin + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let io: Box<dyn Io> = match &settings.proxy {
+        None => Box::new(connect(endpoint.address()).await?),
+        Some(proxy) => {
+            let io = connect(proxy.endpoint().address()).await?;
+            if EgressProxy::is_asked_itself(endpoint.scheme()) {
+                Box::new(io)
+            } else {
+                tunnel(io, endpoint, proxy).await?
+            }
+        }
+    };
+    match endpoint.scheme() {
+        Scheme::Http => {
+            let http2 = settings.version == Version::Http2;
+            handshake(io, http2, settings).await
+        }
+        Scheme::Https => {
+            let (io, http2) = secure(io, endpoint, settings).await?;
+            handshake(io, http2, settings).await
+        }
+    }
+}
+
+#[cfg(feature = "tls")]
+async fn secure(io: Box<dyn Io>, endpoint: &Endpoint, settings: &Settings) -> Result<(Box<dyn Io>, bool), BoxError> {
+    use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
+
+    let name = match (endpoint.server_name(), endpoint.address()) {
+        (Some(name), _) => name.to_owned(),
+        (None, Address::Host(host, _)) => host.to_string(),
+        (None, Address::Socket(socket)) => socket.ip().to_string(),
+    };
+    let name = ServerName::try_from(name)?;
+    let config = settings.tls.config(settings.version)?;
+    let stream = TlsConnector::from(config).connect(name, io).await?;
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    if settings.version == Version::Http2 && !http2 {
+        return Err("the server does not speak HTTP/2".into());
+    }
+    Ok((Box::new(stream), http2))
+}
+
+#[cfg(not(feature = "tls"))]
+#[allow(clippy::unused_async, reason = "the same signature with and without TLS")]
+async fn secure(_: Box<dyn Io>, _: &Endpoint, _: &Settings) -> Result<(Box<dyn Io>, bool), BoxError> {
+    Err("an https endpoint needs the feature `tls`".into())
+}
+
+async fn handshake<B>(io: Box<dyn Io>, http2: bool, settings: &Settings) -> Result<Established<B>, BoxError>
+where
+    B: Body + Unpin + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let io = TokioIo::new(io);
+    let policy = &settings.policy;
+    if http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .adaptive_window(true)
+            .keep_alive_interval(policy.ping_interval)
+            .keep_alive_timeout(policy.ping_interval)
+            .max_header_list_size(u32::try_from(policy.max_head).unwrap_or(u32::MAX));
+        let (sender, mut connection) = builder.handshake(io).await?;
+        Ok(Established {
+            sender: Sender::Http2(sender),
+            driver: Box::new(move |most| {
+                Box::pin(std::future::poll_fn(move |cx| {
+                    let ended = Pin::new(&mut connection).poll(cx);
+                    most.store(connection.current_max_send_streams(), Relaxed);
+                    if ended.is_ready() { Poll::Ready(()) } else { Poll::Pending }
+                }))
+            }),
+        })
+    } else {
+        let (sender, connection) = http1::Builder::new().max_buf_size(policy.max_head).handshake(io).await?;
+        Ok(Established {
+            sender: Sender::Http1(sender),
+            driver: Box::new(|_| {
+                Box::pin(async move {
+                    let _ = connection.await;
+                })
+            }),
+        })
+    }
+}
+
+async fn connect(address: &Address) -> Result<TcpStream, BoxError> {
+    let stream = match address {
+        Address::Socket(socket) => TcpStream::connect(socket).await?,
+        Address::Host(host, port) => {
+            let found: Vec<SocketAddr> = lookup_host((&**host, *port)).await?.collect();
+            let (six, four): (Vec<_>, Vec<_>) = found.into_iter().partition(SocketAddr::is_ipv6);
+            if six.is_empty() || four.is_empty() {
+                connect_any(&[six, four].concat()).await?
+            } else {
+                race(&six, &four).await?
+            }
+        }
+    };
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// IPv6 first, IPv4 beside it when that takes long or fails.
+async fn race(six: &[SocketAddr], four: &[SocketAddr]) -> Result<TcpStream, BoxError> {
+    let mut first = std::pin::pin!(connect_any(six));
+    if let Ok(result) = timeout_at(Instant::now() + HAPPY_EYEBALLS, &mut first).await {
+        return match result {
+            Ok(stream) => Ok(stream),
+            Err(_) => connect_any(four).await,
+        };
+    }
+    let mut second = std::pin::pin!(connect_any(four));
+    tokio::select! {
+        result = &mut first => match result {
+            Ok(stream) => Ok(stream),
+            Err(_) => second.await,
+        },
+        result = &mut second => match result {
+            Ok(stream) => Ok(stream),
+            Err(_) => first.await,
+        },
+    }
+}
+
+async fn connect_any(addresses: &[SocketAddr]) -> Result<TcpStream, BoxError> {
+    let mut last: BoxError = "the name has no address".into();
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+/// Asks a proxy for a way through to the endpoint.
+async fn tunnel(io: TcpStream, endpoint: &Endpoint, proxy: &EgressProxy) -> Result<Box<dyn Io>, BoxError> {
+    let (mut sender, connection) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(io)).await?;
+    let connection = tokio::spawn(connection.with_upgrades());
+    let target = endpoint.address().to_string();
+    let mut request = Request::builder()
+        .method(Method::CONNECT)
+        .uri(&target)
+        .header(http::header::HOST, HeaderValue::from_str(&target)?)
+        .body(Empty::new())?;
+    if let Some(authorization) = proxy.authorization() {
+        request.headers_mut().insert(http::header::PROXY_AUTHORIZATION, authorization.clone());
+    }
+    let response = sender.send_request(request).await?;
+    if !response.status().is_success() {
+        connection.abort();
+        return Err(format!("the proxy answered {} to CONNECT", response.status()).into());
+    }
+    Ok(Box::new(TokioIo::new(hyper::upgrade::on(response).await?)))
+}

@@ -1,0 +1,519 @@
+//! The connections of one endpoint in one runtime.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use http_body::Body;
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, oneshot},
+    task::AbortHandle,
+    time::Instant,
+};
+use tower::BoxError;
+
+use super::{
+    PoolStats,
+    body::{Lease, Release},
+    client::Settings,
+    dial::{self, Established},
+    policy::Version,
+    send::{Sender, not_connected},
+};
+use crate::{EndpointHandle, Error, context};
+
+pub(super) struct Pool<B> {
+    settings: Arc<Settings>,
+    endpoint: EndpointHandle,
+    runtime: Handle,
+    state: Mutex<State<B>>,
+    /// Wakes the janitor.
+    changed: Arc<Notify>,
+    janitor: OnceLock<AbortHandle>,
+    this: Weak<Self>,
+}
+
+struct State<B> {
+    connections: HashMap<u64, Connection<B>>,
+    /// HTTP/1 connections nobody uses, the one used last at the end.
+    idle: Vec<u64>,
+    waiters: VecDeque<Waiter>,
+    dialing: usize,
+    next: u64,
+    /// The endpoint has been removed: nothing is kept.
+    draining: bool,
+}
+
+type Waiter = oneshot::Sender<Result<Lease, Error>>;
+
+struct Connection<B> {
+    /// `None` while somebody writes a request to it.
+    sender: Option<Sender<B>>,
+    http2: bool,
+    /// Requests under way; of HTTP/1 0 or 1.
+    uses: usize,
+    /// Of HTTP/2, how many its server allows at once.
+    most: Arc<AtomicUsize>,
+    dies: Instant,
+    idle_since: Instant,
+}
+
+impl<B> Connection<B>
+where
+    B: Body + Send + 'static,
+{
+    fn is_expired(&self, now: Instant, settings: &Settings) -> bool {
+        let idle = self.uses == 0 && now.saturating_duration_since(self.idle_since) >= settings.policy.idle_timeout;
+        idle || (self.uses == 0 && now >= self.dies) || self.sender.as_ref().is_some_and(Sender::is_closed)
+    }
+
+    fn has_room(&self, now: Instant) -> bool {
+        self.http2
+            && now < self.dies
+            && self.uses < self.most.load(Relaxed)
+            && self.sender.as_ref().is_some_and(|sender| !sender.is_closed())
+    }
+}
+
+impl<B> Pool<B>
+where
+    B: Body + Unpin + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    pub(super) fn new(settings: Arc<Settings>, endpoint: EndpointHandle, runtime: Handle) -> Arc<Self> {
+        let changed = Arc::new(Notify::new());
+        let pool = Arc::new_cyclic(|this| Self {
+            settings,
+            endpoint,
+            runtime,
+            state: Mutex::new(State {
+                connections: HashMap::new(),
+                idle: Vec::new(),
+                waiters: VecDeque::new(),
+                dialing: 0,
+                next: 0,
+                draining: false,
+            }),
+            changed: Arc::clone(&changed),
+            janitor: OnceLock::new(),
+            this: Weak::clone(this),
+        });
+        let janitor = pool.runtime.spawn(janitor(Arc::downgrade(&pool), changed, pool.endpoint.clone()));
+        pool.janitor.get_or_init(|| janitor.abort_handle());
+        pool
+    }
+
+    /// Whether its runtime runs.
+    pub(super) fn is_alive(&self) -> bool {
+        self.janitor.get().is_some_and(|janitor| !janitor.is_finished())
+    }
+
+    /// Opens connections ahead.
+    pub(super) fn warm_up(&self) {
+        let count = self.settings.policy.warm_up;
+        let mut state = self.state();
+        for _ in 0..count {
+            if !self.may_dial(&state) {
+                break;
+            }
+            self.dial(&mut state);
+        }
+    }
+
+    /// A connection, once there is one. Not an idle one if it must be `fresh`.
+    pub(super) async fn acquire(&self, fresh: bool) -> Result<Lease, Error> {
+        let waiting = {
+            let mut state = self.state();
+            let now = context::now();
+            if fresh {
+                // Those that are idle were no good lately, and would keep new ones from being made.
+                let idle = std::mem::take(&mut state.idle);
+                state.connections.retain(|id, _| !idle.contains(id));
+            } else if let Some(connection) = self.take(&mut state, now) {
+                return Ok(self.lease(connection));
+            }
+            while state.waiters.front().is_some_and(Waiter::is_closed) {
+                state.waiters.pop_front();
+            }
+            let (waiter, waiting) = oneshot::channel();
+            state.waiters.push_back(waiter);
+            if self.may_dial(&state) && state.dialing < state.waiters.len() {
+                self.dial(&mut state);
+            }
+            waiting
+        };
+        waiting.await.unwrap_or_else(|_| Err(not_connected("the pool was dropped")))
+    }
+
+    /// The sender of a connection in somebody's hands, for as long as it takes to write to it.
+    pub(super) fn sender(&self, lease: &Lease) -> Option<Sender<B>> {
+        let mut state = self.state();
+        let connection = state.connections.get_mut(&lease.connection())?;
+        match &connection.sender {
+            Some(Sender::Http2(sender)) => Some(Sender::Http2(sender.clone())),
+            _ => connection.sender.take(),
+        }
+    }
+
+    /// Puts it back.
+    pub(super) fn put_back(&self, lease: &Lease, sender: Sender<B>) {
+        if let Some(connection) = self.state().connections.get_mut(&lease.connection())
+            && connection.sender.is_none()
+        {
+            connection.sender = Some(sender);
+        }
+    }
+
+    pub(super) fn stats(&self) -> PoolStats {
+        let state = self.state();
+        PoolStats {
+            open: state.connections.len(),
+            idle: state.connections.values().filter(|connection| connection.uses == 0).count(),
+            waiting: state.waiters.iter().filter(|waiter| !waiter.is_closed()).count(),
+        }
+    }
+
+    /// One that can take a request now.
+    fn take(&self, state: &mut State<B>, now: Instant) -> Option<u64> {
+        while let Some(id) = state.idle.pop() {
+            match state.connections.get(&id) {
+                Some(connection) if connection.is_expired(now, &self.settings) => drop(state.connections.remove(&id)),
+                Some(_) => return Some(self.used(state, id)),
+                None => {}
+            }
+        }
+        let roomy =
+            |(id, connection): (&u64, &Connection<B>)| connection.has_room(now).then_some((connection.uses, *id));
+        let (_, id) = state.connections.iter().filter_map(roomy).min()?;
+        Some(self.used(state, id))
+    }
+
+    #[allow(clippy::unused_self, reason = "reads as the others")]
+    fn used(&self, state: &mut State<B>, id: u64) -> u64 {
+        if let Some(connection) = state.connections.get_mut(&id) {
+            connection.uses += 1;
+        }
+        id
+    }
+
+    fn lease(&self, connection: u64) -> Lease {
+        let this = self.this.upgrade().expect("called on a pool that is held");
+        Lease::new(this, connection)
+    }
+
+    /// Whether one more connection may be dialed.
+    ///
+    /// Of HTTP/1 up to the limit. Of HTTP/2, or where it may be that, one at a time: all who wait may share it.
+    fn may_dial(&self, state: &State<B>) -> bool {
+        let open = state.connections.len() + state.dialing;
+        let http2 = state.connections.values().any(|connection| connection.http2);
+        match self.settings.version_for(&self.endpoint.endpoint()) {
+            Version::Http1 => open < self.settings.policy.max_connections,
+            Version::Http2 => state.dialing == 0 && open < self.settings.policy.max_http2_connections,
+            Version::Auto if http2 => state.dialing == 0 && open < self.settings.policy.max_http2_connections,
+            Version::Auto if state.connections.is_empty() => state.dialing == 0,
+            Version::Auto => open < self.settings.policy.max_connections,
+        }
+    }
+
+    /// Opens a connection in a task of the pool's, so that a caller who goes away does not take it from the others.
+    fn dial(&self, state: &mut State<B>) {
+        state.dialing += 1;
+        let (pool, settings) = (Weak::clone(&self.this), Arc::clone(&self.settings));
+        let endpoint = self.endpoint.endpoint();
+        self.runtime.spawn(async move {
+            let mut dialing = Dialing { pool, done: false };
+            let result = dial::dial(&endpoint, &settings).await;
+            dialing.done = true;
+            if let Some(pool) = dialing.pool.upgrade() {
+                pool.dialed(result);
+            }
+        });
+    }
+
+    fn dialed(&self, result: Result<Established<B>, Error>) {
+        match result {
+            Ok(established) => self.established(established),
+            Err(error) => self.failed(error),
+        }
+    }
+
+    fn established(&self, established: Established<B>) {
+        let now = Instant::now();
+        let lifetime = self.settings.policy.max_lifetime.mul_f64(0.9 + 0.1 * fastrand::f64());
+        let most = Arc::new(AtomicUsize::new(usize::MAX));
+        let http2 = established.sender.is_http2();
+        let id = {
+            let mut state = self.state();
+            state.dialing -= 1;
+            let id = state.next;
+            state.next += 1;
+            let connection = Connection {
+                sender: Some(established.sender),
+                http2,
+                // Held by whoever gets it first, below.
+                uses: 1,
+                most: Arc::clone(&most),
+                dies: now + lifetime,
+                idle_since: now,
+            };
+            state.connections.insert(id, connection);
+            id
+        };
+        let (pool, driver) = (Weak::clone(&self.this), (established.driver)(most));
+        self.runtime.spawn(async move {
+            // How it ended is told to whoever had a request on it.
+            driver.await;
+            if let Some(pool) = pool.upgrade() {
+                pool.died(id);
+            }
+        });
+        self.give(self.lease(id));
+        self.serve_waiters();
+    }
+
+    /// Tells those who counted on it: of HTTP/1 one, of what may be HTTP/2 all.
+    fn failed(&self, error: Error) {
+        let waiters: Vec<Waiter> = {
+            let mut state = self.state();
+            state.dialing -= 1;
+            let one_each = self.settings.version_for(&self.endpoint.endpoint()) == Version::Http1
+                || state.connections.values().any(|connection| !connection.http2);
+            state.waiters.retain(|waiter| !waiter.is_closed());
+            let count = if one_each { 1.min(state.waiters.len()) } else { state.waiters.len() };
+            state.waiters.drain(..count).collect()
+        };
+        let error: Arc<Error> = Arc::new(error);
+        for waiter in waiters {
+            let shared = not_connected(SharedError(Arc::clone(&error)));
+            // Nobody there any more: nobody to tell.
+            let _ = waiter.send(Err(shared));
+        }
+        self.serve_waiters();
+    }
+
+    /// Hands a connection to who waits longest, or keeps it.
+    fn give(&self, mut lease: Lease) {
+        loop {
+            let waiter = self.state().waiters.pop_front();
+            // Goes back, and is idle, when dropped here.
+            let Some(waiter) = waiter else { return };
+            match waiter.send(Ok(lease)) {
+                Ok(()) => return,
+                Err(Ok(back)) => lease = back,
+                Err(Err(_)) => return,
+            }
+        }
+    }
+
+    /// Gives those who wait what room there is, and dials for the others.
+    fn serve_waiters(&self) {
+        loop {
+            let connection = {
+                let mut state = self.state();
+                state.waiters.retain(|waiter| !waiter.is_closed());
+                if state.waiters.is_empty() {
+                    return;
+                }
+                match self.take(&mut state, Instant::now()) {
+                    Some(connection) => connection,
+                    None => {
+                        while state.dialing < state.waiters.len() && self.may_dial(&state) {
+                            self.dial(&mut state);
+                        }
+                        return;
+                    }
+                }
+            };
+            self.give(self.lease(connection));
+        }
+    }
+
+    fn died(&self, id: u64) {
+        let dead = {
+            let mut state = self.state();
+            state.idle.retain(|idle| *idle != id);
+            state.connections.remove(&id)
+        };
+        drop(dead);
+        self.serve_waiters();
+    }
+
+    /// Closes what is idle for too long, or old; says when to look again.
+    fn sweep(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut dead = Vec::new();
+        let mut state = self.state();
+        let gone: Vec<u64> = state
+            .connections
+            .iter()
+            .filter(|(_, connection)| {
+                (state.draining && connection.uses == 0) || connection.is_expired(now, &self.settings)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            state.idle.retain(|idle| *idle != id);
+            dead.extend(state.connections.remove(&id));
+        }
+        let idle_timeout = self.settings.policy.idle_timeout;
+        let unused = state.connections.values().filter(|connection| connection.uses == 0);
+        unused.map(|connection| (connection.idle_since + idle_timeout).min(connection.dies)).min()
+    }
+
+    fn drain(&self) {
+        self.state().draining = true;
+    }
+}
+
+impl<B> Pool<B> {
+    fn state(&self) -> MutexGuard<'_, State<B>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B> Release for Pool<B>
+where
+    B: Body + Unpin + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    fn release(&self, id: u64, reusable: bool) {
+        let now = Instant::now();
+        let mut late = None;
+        let mut dead = None;
+        {
+            let mut state = self.state();
+            let draining = state.draining;
+            let Some(connection) = state.connections.get_mut(&id) else { return };
+            connection.uses -= 1;
+            connection.idle_since = now;
+            let keep = !draining && now < connection.dies;
+            if connection.http2 {
+                if connection.uses == 0 && !keep {
+                    dead = state.connections.remove(&id);
+                }
+            } else {
+                match &connection.sender {
+                    Some(sender) if keep && reusable && !sender.is_closed() => {
+                        if sender.is_ready() {
+                            state.idle.push(id);
+                        } else {
+                            // The body has ended; the connection's task has yet to notice.
+                            connection.uses += 1;
+                            late = connection.sender.take();
+                        }
+                    }
+                    _ => dead = state.connections.remove(&id),
+                }
+            }
+        }
+        drop(dead);
+        if let Some(mut sender) = late {
+            let pool = Weak::clone(&self.this);
+            self.runtime.spawn(async move {
+                let ready = sender.ready().await.is_ok();
+                if let Some(pool) = pool.upgrade() {
+                    let mut lease = pool.lease(id);
+                    pool.put_back(&lease, sender);
+                    lease.reusable = ready;
+                }
+            });
+        }
+        self.changed.notify_one();
+        self.serve_waiters();
+    }
+}
+
+impl<B> Drop for Pool<B> {
+    fn drop(&mut self) {
+        self.changed.notify_one();
+    }
+}
+
+/// A dial under way; counted out if its task is dropped, as when its runtime ends.
+struct Dialing<B>
+where
+    B: Body + Unpin + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    pool: Weak<Pool<B>>,
+    done: bool,
+}
+
+impl<B> Drop for Dialing<B>
+where
+    B: Body + Unpin + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    fn drop(&mut self) {
+        if !self.done
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.dialed(Err(not_connected("the dial was dropped")));
+        }
+    }
+}
+
+/// Closes what is idle for too long, and everything idle once the endpoint is removed. Ends with the pool.
+async fn janitor<B>(pool: Weak<Pool<B>>, changed: Arc<Notify>, endpoint: EndpointHandle)
+where
+    B: Body + Unpin + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let mut removed = std::pin::pin!(endpoint.removed());
+    let mut draining = false;
+    loop {
+        let Some(next) = pool.upgrade().map(|pool| pool.sweep()) else { return };
+        let tick = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = changed.notified() => {}
+            () = tick => {}
+            () = &mut removed, if !draining => {
+                draining = true;
+                if let Some(pool) = pool.upgrade() {
+                    pool.drain();
+                }
+            }
+        }
+    }
+}
+
+/// One failure that several callers are told of.
+struct SharedError(Arc<Error>);
+
+impl fmt::Debug for SharedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for SharedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match std::error::Error::source(&*self.0) {
+            Some(source) => fmt::Display::fmt(source, f),
+            None => fmt::Display::fmt(&self.0, f),
+        }
+    }
+}
+
+impl std::error::Error for SharedError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&*self.0).and_then(std::error::Error::source)
+    }
+}
