@@ -1,21 +1,46 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::DropGuard;
 
-use crate::{Endpoint, Monitor};
+use super::{Changes, NotReady};
+use crate::{Endpoint, Monitor, context, monitor::ServiceView};
 
 /// One service of a directory: its endpoints, now and as they change. Clones share it.
+///
+/// Its source runs as long as somebody holds one.
 #[derive(Clone)]
-pub struct ServiceHandle(Arc<Shared>);
-
-struct Shared {
-    name: Arc<str>,
+pub struct ServiceHandle {
+    pub(super) service: Arc<Service>,
     monitor: Monitor,
+    /// Stops the source with the last handle.
+    _source: Option<Arc<DropGuard>>,
+}
+
+/// What the writer writes and everybody reads.
+pub(super) struct Service {
+    name: Arc<str>,
     snapshot: ArcSwap<Snapshot>,
+    versions: watch::Sender<u64>,
     subscribers: Mutex<Vec<Weak<dyn Subscriber>>>,
+    health: Mutex<Health>,
+}
+
+/// How its source is.
+#[derive(Default)]
+struct Health {
+    heard: Option<Instant>,
+    stale_since: Option<Instant>,
+    error: Option<String>,
+    refused: usize,
 }
 
 /// A service's endpoints at one moment. Never changes; a new one takes its place.
@@ -26,12 +51,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Goes up with each change.
+    /// Goes up with each change; 0 before the first set.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// The endpoints, each identity once, in the order of their ids.
+    /// The endpoints, each id once, in the order of their ids.
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
     }
@@ -44,57 +69,165 @@ pub trait Subscriber: Send + Sync {
     /// Some of the endpoints the next snapshot will have. The writer yields to the executor between two chunks.
     fn prepare(&self, chunk: &[Arc<Endpoint>]);
 
-    /// The next snapshot, all of whose endpoints were prepared.
+    /// The next snapshot. Its endpoints were prepared, but for a subscriber that came in between.
     fn publish(&self, snapshot: &Snapshot);
 }
 
+/// How many endpoints are prepared before the executor has its turn.
+const CHUNK: usize = 1024;
+
 impl ServiceHandle {
-    /// A service with these endpoints, which never change.
+    /// A service with these endpoints, which never change. Of two with one id the last counts.
     pub fn fixed(name: impl Into<Arc<str>>, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
-        let snapshot = Snapshot { version: 1, endpoints: endpoints.into_iter().map(Arc::new).collect() };
-        Self(Arc::new(Shared {
-            name: name.into(),
-            monitor: Monitor::new(),
-            snapshot: ArcSwap::from_pointee(snapshot),
-            subscribers: Mutex::default(),
-        }))
+        let sorted: std::collections::BTreeMap<_, _> =
+            endpoints.into_iter().map(|endpoint| (endpoint.id().clone(), Arc::new(endpoint))).collect();
+        let service = Arc::new(Service::new(name.into()));
+        service.publish_now(sorted.into_values().collect());
+        Self::new(service, Monitor::new(), None)
+    }
+
+    pub(super) fn new(service: Arc<Service>, monitor: Monitor, source: Option<Arc<DropGuard>>) -> Self {
+        Self { service, monitor, _source: source }
     }
 
     /// Its name.
     pub fn name(&self) -> &Arc<str> {
-        &self.0.name
+        &self.service.name
     }
 
     /// Its directory's monitor.
     pub fn monitor(&self) -> &Monitor {
-        &self.0.monitor
+        &self.monitor
     }
 
     /// Its endpoints now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.0.snapshot.load_full()
+        self.service.snapshot.load_full()
+    }
+
+    /// The version of its snapshot, as it goes up.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.service.versions.subscribe()
+    }
+
+    /// The endpoints there are, and then their changes: a tower `Discover` that never ends and never errs.
+    pub fn discover(&self) -> Changes {
+        Changes::new(self.clone())
+    }
+
+    /// Waits until its source has said something, at most this long.
+    pub async fn ready(&self, timeout: Duration) -> Result<(), NotReady> {
+        let mut versions = self.watch();
+        let heard = versions.wait_for(|version| *version > 0);
+        match timeout_at(Instant::now() + timeout, heard).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(NotReady::new(vec![self.name().to_string()])),
+        }
     }
 
     /// Tells `subscriber` the present snapshot at once, and then each new one, until it is dropped.
     pub fn subscribe<S: Subscriber + 'static>(&self, subscriber: &Arc<S>) {
-        let mut subscribers = self.subscribers();
+        let mut subscribers = self.service.subscribers();
         let snapshot = self.snapshot();
         subscriber.prepare(snapshot.endpoints());
         subscriber.publish(&snapshot);
         let subscriber: Weak<S> = Arc::downgrade(subscriber);
         subscribers.push(subscriber);
     }
+}
+
+impl Service {
+    pub(super) fn new(name: Arc<str>) -> Self {
+        Self {
+            name,
+            snapshot: ArcSwap::default(),
+            versions: watch::Sender::new(0),
+            subscribers: Mutex::default(),
+            health: Mutex::default(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Publishes a set that is sorted by id, letting others have their turn between chunks.
+    pub(super) async fn publish(&self, endpoints: Vec<Arc<Endpoint>>) {
+        let subscribers: Vec<_> = self.subscribers().iter().filter_map(Weak::upgrade).collect();
+        for chunk in endpoints.chunks(CHUNK) {
+            for subscriber in &subscribers {
+                subscriber.prepare(chunk);
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(subscribers);
+        self.publish_now(endpoints);
+    }
+
+    fn publish_now(&self, endpoints: Vec<Arc<Endpoint>>) {
+        let mut subscribers = self.subscribers();
+        let version = self.snapshot.load().version + 1;
+        let snapshot = Arc::new(Snapshot { version, endpoints: endpoints.into() });
+        self.snapshot.store(Arc::clone(&snapshot));
+        subscribers
+            .retain(|subscriber| subscriber.upgrade().inspect(|subscriber| subscriber.publish(&snapshot)).is_some());
+        drop(subscribers);
+        self.versions.send_replace(version);
+    }
+
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Its source said something; `refused` endpoints of it were no good.
+    pub(super) fn heard(&self, refused: usize) {
+        let mut health = self.health();
+        if health.stale_since.is_some() {
+            tracing::info!(target: "hopvine::discover", service = %self.name, "the source is back");
+        }
+        *health = Health { heard: Some(Instant::now()), stale_since: None, error: None, refused };
+    }
+
+    /// Its source failed: what is known stays.
+    pub(super) fn failed(&self, error: String) {
+        let mut health = self.health();
+        if health.error.as_ref() != Some(&error) {
+            tracing::warn!(target: "hopvine::discover", service = %self.name, error, "the source failed; the last set stays");
+        }
+        health.stale_since.get_or_insert_with(Instant::now);
+        health.error = Some(error);
+    }
+
+    pub(super) fn view(&self) -> ServiceView {
+        let snapshot = self.snapshot();
+        let health = self.health();
+        let now = context::now();
+        let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
+        ServiceView {
+            name: self.name.to_string(),
+            endpoints: snapshot.endpoints().len(),
+            version: snapshot.version(),
+            age: since(health.heard),
+            stale_for: since(health.stale_since),
+            error: health.error.clone(),
+            refused: health.refused,
+        }
+    }
 
     fn subscribers(&self) -> MutexGuard<'_, Vec<Weak<dyn Subscriber>>> {
-        self.0.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for ServiceHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServiceHandle")
-            .field("name", &self.0.name)
-            .field("snapshot", &self.0.snapshot.load())
+            .field("name", &self.service.name)
+            .field("snapshot", &self.service.snapshot.load())
             .finish_non_exhaustive()
     }
 }

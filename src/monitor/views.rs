@@ -168,4 +168,6 @@ pub struct ServiceView {
     pub stale_for: Option<Duration>,
     /// What is wrong with it.
     pub error: Option<String>,
+    /// Endpoints it lists that nobody can, or may, be sent to.
+    pub refused: usize,
 }
