@@ -39,7 +39,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::timed::Timed;
-use crate::{Error, ErrorKind, Live, Policy, PolicyError, context, live::Follow};
+use crate::{
+    Error, ErrorKind, Live, Policy, PolicyError, context,
+    live::{Follow, IntoLive},
+};
 
 /// Settings of an attempt timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +56,13 @@ pub struct AttemptTimeoutPolicy {
 impl Default for AttemptTimeoutPolicy {
     fn default() -> Self {
         Self { timeout: Duration::from_secs(1) }
+    }
+}
+
+/// A time is all there is to it.
+impl IntoLive<AttemptTimeoutPolicy> for Duration {
+    fn into_live(self) -> Result<Live<AttemptTimeoutPolicy>, PolicyError> {
+        Live::new(AttemptTimeoutPolicy { timeout: self })
     }
 }
 

@@ -17,7 +17,11 @@ use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{Error, ErrorKind, Live, Policy, PolicyError, context, layers::timed::Timed, live::Follow};
+use crate::{
+    Error, ErrorKind, Live, Policy, PolicyError, context,
+    layers::timed::Timed,
+    live::{Follow, IntoLive},
+};
 
 /// Settings of a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +35,13 @@ pub struct DeadlinePolicy {
 impl Default for DeadlinePolicy {
     fn default() -> Self {
         Self { timeout: Duration::from_secs(2) }
+    }
+}
+
+/// A time is all there is to it.
+impl IntoLive<DeadlinePolicy> for Duration {
+    fn into_live(self) -> Result<Live<DeadlinePolicy>, PolicyError> {
+        Live::new(DeadlinePolicy { timeout: self })
     }
 }
 
