@@ -112,6 +112,10 @@ impl<P: Policy> Live<P> {
     pub fn follow<F: Follow<P> + 'static>(&self, follower: &Arc<F>) {
         let mut state = self.state();
         follower.follow(&self.0.current.load());
+        if state.followers.len() == state.followers.capacity() {
+            // Before it grows: followers come and go with endpoints, and a policy may never be set again.
+            state.followers.retain(|follower| follower.strong_count() > 0);
+        }
         let follower: Weak<F> = Arc::downgrade(follower);
         state.followers.push(follower);
     }
