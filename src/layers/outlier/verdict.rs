@@ -27,7 +27,6 @@ impl<C> fmt::Debug for Target<C> {
 }
 
 /// What a call under way will say of its endpoint, once. Dropped before, it was cancelled, or a timer ended it.
-#[derive(Debug)]
 pub(super) struct Verdict<C> {
     target: Arc<Target<C>>,
     generation: u32,
@@ -143,5 +142,16 @@ impl<C> Drop for Verdict<C> {
             DropCause::TimedOut => Outcome::TimedOut,
             DropCause::Cancelled => Outcome::Cancelled,
         });
+    }
+}
+
+impl<C> fmt::Debug for Verdict<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verdict")
+            .field("target", &self.target)
+            .field("generation", &self.generation)
+            .field("standing", &self.standing)
+            .field("given", &self.given)
+            .finish()
     }
 }
