@@ -263,4 +263,25 @@ mod tests {
         health.count_success(now);
         assert_eq!(health.count_failure(now), Some(1));
     }
+
+    /// E1: `(1 - p^5) / ((1 - p) p^5)` calls until five fail in a row.
+    #[test]
+    fn a_steady_error_rate_trips_as_often_as_chance_has_it() {
+        fastrand::seed(1);
+        for (p, expected) in [(0.5, 62.0), (0.9, 6.935), (1.0, 5.0)] {
+            let health = Health::default();
+            let mut trips = 0;
+            for _ in 0..1_000_000 {
+                let generation = health.generation();
+                if fastrand::f64() >= p {
+                    health.count_success(generation);
+                } else if health.count_failure(generation) == Some(5) {
+                    trips += 1;
+                    health.change(0, &mut health.lock());
+                }
+            }
+            let calls = 1_000_000.0 / f64::from(trips);
+            assert!((calls / expected - 1.0).abs() < 0.05, "{p}: {calls}");
+        }
+    }
 }

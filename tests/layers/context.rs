@@ -245,12 +245,12 @@ async fn a_race_lost_inside_a_handler_is_cancelled_though_a_deadline_holds() {
     let handler = service_fn(move |_: Request<()>| {
         let (loser, later) = (Guard(Arc::clone(&log)), Guard(Arc::clone(&log)));
         async move {
-            let loses = async move {
+            let never = async move {
                 let _guard = loser;
                 pending::<()>().await;
             };
             tokio::select! {
-                () = loses => {}
+                () = never => {}
                 () = wait(MS(10)) => {}
             }
             let _guard = later;

@@ -228,6 +228,8 @@ fn policies_are_read_with_humane_durations() {
 /// T1: deadline 100 ms, attempt timeout 40, backoff 10.
 #[tokio::test(start_paused = true)]
 async fn attempts_start_at_0_and_50_and_all_ends_at_100() {
+    use ErrorKind::{AttemptTimeout, DeadlineExceeded};
+
     let start = Instant::now();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let connector = |_: &EndpointHandle| {
@@ -261,7 +263,6 @@ async fn attempts_start_at_0_and_50_and_all_ends_at_100() {
     let error = DeadlineLayer::new(MS(100)).layer(retry).oneshot(()).await.unwrap_err();
     assert_eq!((error.kind(), start.elapsed()), (ErrorKind::DeadlineExceeded, MS(100)));
     assert_eq!(*seen.lock().unwrap(), [(MS(0), "99m".to_owned()), (MS(50), "49m".to_owned())]);
-    use ErrorKind::{AttemptTimeout, DeadlineExceeded};
     // The third is refused by the attempt's own layer, before anything is sent.
     assert_eq!(
         *kinds.lock().unwrap(),

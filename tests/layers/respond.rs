@@ -214,13 +214,14 @@ async fn readiness_is_waited_for() {
     assert_eq!(tokio::join!(failed, serve).0, 502);
 }
 
+async fn refused() -> Result<&'static str, ErrorResponse> {
+    Err(Error::new(ErrorKind::CircuitOpen).with_retry_after(MS(2500)))?;
+    Ok("never")
+}
+
 /// As a user writes it: a router whose layers stand in one builder.
 fn app(policy: impl hopvine::live::IntoLive<ServerDeadlinePolicy>) -> Router {
     let stack = DeadlineLayer::new(MS(30)).layer(service_fn(async |(): ()| pending::<Result<&str, Error>>().await));
-    async fn refused() -> Result<&'static str, ErrorResponse> {
-        Err(Error::new(ErrorKind::CircuitOpen).with_retry_after(MS(2500)))?;
-        Ok("never")
-    }
     Router::new()
         .route("/quick", get(async || "here"))
         .route("/hangs", get(pending::<()>))

@@ -34,7 +34,7 @@ pub(crate) enum Limit<P> {
 pub(crate) struct Following<P> {
     nanoseconds: AtomicU64,
     /// Kept, since it must live as long as somebody follows it.
-    _policy: Live<P>,
+    policy: Live<P>,
 }
 
 impl<P> Limit<P> {
@@ -42,8 +42,8 @@ impl<P> Limit<P> {
     where
         P: Policy + AsRef<Duration>,
     {
-        let following = Arc::new(Following { nanoseconds: AtomicU64::default(), _policy: policy.clone() });
-        policy.follow(&following);
+        let following = Arc::new(Following { nanoseconds: AtomicU64::default(), policy });
+        following.policy.follow(&following);
         Self::Live(following)
     }
 

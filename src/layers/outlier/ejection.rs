@@ -55,7 +55,13 @@ mod tests {
 
         // 30, 60, 90, then two healthy intervals: 60.
         assert_eq!(seconds(&policy, in_a_row(&policy, 3, policy.healthy_interval * 2)), 60);
-        assert_eq!(seconds(&policy, in_a_row(&policy, 3, policy.healthy_interval * 2 - Duration::from_nanos(1))), 90);
+        assert_eq!(
+            seconds(
+                &policy,
+                in_a_row(&policy, 3, (policy.healthy_interval * 2).saturating_sub(Duration::from_nanos(1)))
+            ),
+            90
+        );
         assert_eq!(seconds(&policy, in_a_row(&policy, 3, Duration::from_secs(3600))), 30);
     }
 

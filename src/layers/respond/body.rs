@@ -80,7 +80,7 @@ where
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().kind.project() {
             KindProj::Inner { body } => body.poll_frame(cx),
-            KindProj::Error { text } => text.poll_frame(cx).map(|frame| frame.map(|Ok(frame)| Ok(frame))),
+            KindProj::Error { text } => text.poll_frame(cx).map_err(|never| match never {}),
         }
     }
 

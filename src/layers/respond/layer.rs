@@ -9,14 +9,15 @@ use super::Respond;
 ///
 /// ```
 /// use axum::{Router, body::Body, routing::get};
-/// use hopvine::layers::{deadline::ServerDeadlineLayer, respond::RespondLayer};
+/// use hopvine::layers::{deadline::{ServerDeadlineLayer, ServerDeadlinePolicy}, respond::RespondLayer};
 /// use tower::{ServiceBuilder, ServiceExt};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let app: Router = Router::new().route("/", get(std::future::pending::<()>)).layer(
-///     ServiceBuilder::new().layer(RespondLayer::new()).layer(ServerDeadlineLayer::new(Default::default())?),
-/// );
+/// let deadline = ServerDeadlineLayer::new(ServerDeadlinePolicy::default())?;
+/// let app: Router = Router::new()
+///     .route("/", get(std::future::pending::<()>))
+///     .layer(ServiceBuilder::new().layer(RespondLayer::new()).layer(deadline));
 /// let response = app.oneshot(http::Request::new(Body::empty())).await?;
 /// assert_eq!(response.status(), http::StatusCode::GATEWAY_TIMEOUT);
 /// # Ok(())

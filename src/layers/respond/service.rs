@@ -38,10 +38,10 @@ where
     type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
-        if self.failed.is_none() {
-            if let Err(error) = ready!(self.inner.poll_ready(cx)) {
-                self.failed = Some(Arc::new(Error::from_any(error)));
-            }
+        if self.failed.is_none()
+            && let Err(error) = ready!(self.inner.poll_ready(cx))
+        {
+            self.failed = Some(Arc::new(Error::from_any(error)));
         }
         Poll::Ready(Ok(()))
     }

@@ -115,7 +115,7 @@ pub(super) struct Shared {
     default: AtomicU64,
     maximum: AtomicU64,
     /// Kept, since it must live as long as somebody follows it.
-    _policy: Live<ServerDeadlinePolicy>,
+    policy: Live<ServerDeadlinePolicy>,
 }
 
 impl Follow<ServerDeadlinePolicy> for Shared {
@@ -140,10 +140,9 @@ enum Inbound {
 impl ServerDeadlineLayer {
     /// Under this policy, trusting what callers say within its maximum, with the plain header [`HEADER`].
     pub fn new(policy: impl IntoLive<ServerDeadlinePolicy>) -> Result<Self, PolicyError> {
-        let policy = policy.into_live()?;
-        let shared =
-            Arc::new(Shared { default: AtomicU64::default(), maximum: AtomicU64::default(), _policy: policy.clone() });
-        policy.follow(&shared);
+        let (default, maximum) = Default::default();
+        let shared = Arc::new(Shared { default, maximum, policy: policy.into_live()? });
+        shared.policy.follow(&shared);
         let settings = Settings { header: HeaderName::from_static(HEADER), inbound: Inbound::Trusted };
         Ok(Self { shared, settings })
     }
