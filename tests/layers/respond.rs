@@ -3,6 +3,10 @@
 use std::{
     convert::Infallible,
     future::{pending, poll_fn, ready},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::Poll,
     time::Duration,
 };
@@ -11,6 +15,7 @@ use axum::{Router, body::Body, routing::get};
 use bytes::Bytes;
 use hopvine::{
     Error, ErrorKind, Live,
+    context::{self, DropCause},
     layers::{
         deadline::{DeadlineLayer, ServerDeadlineLayer, ServerDeadlinePolicy},
         respond::{ErrorResponse, RespondLayer, to_response},
@@ -274,12 +279,12 @@ async fn every_route_and_connection_follows_the_one_policy() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_goes_away_leaves_nothing_behind() {
-    let held = std::sync::Arc::new(());
-    let clone = std::sync::Arc::clone(&held);
+    let held = Arc::new(());
+    let clone = Arc::clone(&held);
     let app = Router::new().route(
         "/",
         get(move || {
-            let clone = std::sync::Arc::clone(&clone);
+            let clone = Arc::clone(&clone);
             async move {
                 tokio::task::yield_now().await;
                 pending::<()>().await;
@@ -291,24 +296,33 @@ async fn a_client_that_goes_away_leaves_nothing_behind() {
         .layer(RespondLayer::new())
         .layer(ServerDeadlineLayer::new(ServerDeadlinePolicy::default()).unwrap());
     let app = app.layer(layers);
-    let before = std::sync::Arc::strong_count(&held);
+    let before = Arc::strong_count(&held);
     for polls in 0..6 {
         assert!(drop_after(app.clone().oneshot(plain()), polls).await.is_none());
-        assert_eq!(std::sync::Arc::strong_count(&held), before);
+        assert_eq!(Arc::strong_count(&held), before);
     }
 }
 
 #[tokio::test]
-async fn a_tonic_client_sees_a_grpc_status() {
+async fn a_tonic_client_sees_a_refusal_as_a_grpc_status() {
     use tonic::transport::{Endpoint, Server, server::TcpIncoming};
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (_reporter, health) = tonic_health::server::health_reporter();
+    let refuses = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&refuses);
     let layers = ServiceBuilder::new()
         .layer(RespondLayer::new())
-        .layer(ServerDeadlineLayer::new(ServerDeadlinePolicy::default()).unwrap());
+        .layer(ServerDeadlineLayer::new(ServerDeadlinePolicy::default()).unwrap())
+        .map_result(move |result: Result<Response<tonic::body::Body>, Error>| {
+            if switch.load(Relaxed) {
+                return Err(telling(ErrorKind::RateLimited).with_retry_after(MS(1500)));
+            }
+            result
+        })
+        .map_err(|never: Infallible| match never {});
     let server = Server::builder().layer(layers).add_service(health).serve_with_incoming(TcpIncoming::from(listener));
     let server = tokio::spawn(server);
 
@@ -316,12 +330,69 @@ async fn a_tonic_client_sees_a_grpc_status() {
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         let mut client = HealthClient::new(channel);
         client.check(HealthCheckRequest::default()).await.unwrap();
-
-        let mut late = tonic::Request::new(HealthCheckRequest::default());
-        late.metadata_mut().insert("grpc-timeout", "0m".parse().unwrap());
-        let status = client.check(late).await.unwrap_err();
-        assert_eq!((status.code(), status.message()), (tonic::Code::DeadlineExceeded, "deadline exceeded"));
+        refuses.store(true, Relaxed);
+        let status = client.check(HealthCheckRequest::default()).await.unwrap_err();
+        assert_eq!((status.code(), status.message()), (tonic::Code::ResourceExhausted, "rate limited"));
+        assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "1500");
     };
     tokio::time::timeout(Duration::from_secs(10), talk).await.unwrap();
+    server.abort();
+}
+
+/// A tonic server has a timer of its own for `grpc-timeout`, outside every layer. If that one ended the call, its guards
+/// would see a cancelled call, and the caller `CANCELLED`. The client here is a bare one: tonic's has such a timer too.
+#[tokio::test]
+async fn in_a_tonic_server_our_deadline_comes_before_tonics() {
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tonic::transport::{Server, server::TcpIncoming};
+
+    struct Guard(Arc<Mutex<Vec<DropCause>>>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0.lock().unwrap().push(context::drop_cause());
+        }
+    }
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_reporter, health) = tonic_health::server::health_reporter();
+    let causes = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&causes);
+    let layers = ServiceBuilder::new()
+        .layer(RespondLayer::new())
+        .layer(ServerDeadlineLayer::new(ServerDeadlinePolicy::default()).unwrap())
+        .map_future(move |_| {
+            let guard = Guard(Arc::clone(&log));
+            async move {
+                let _guard = guard;
+                pending::<Result<Response<tonic::body::Body>, Infallible>>().await
+            }
+        });
+    let server = Server::builder().layer(layers).add_service(health).serve_with_incoming(TcpIncoming::from(listener));
+    let server = tokio::spawn(server);
+
+    let talk = async {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (mut client, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        for timeout in ["0m", "1m", "2m", "3m", "1500u", "2999u", "7m", "10m", "12345u", "999n"] {
+            // An empty message, in its frame.
+            let message = http_body_util::Full::new(Bytes::from_static(&[0; 5]));
+            let request = Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .header("grpc-timeout", timeout)
+                .body(message)
+                .unwrap();
+            let response = client.send_request(request).await.unwrap();
+            assert_eq!(header(&response, "grpc-status"), Some("4"), "{timeout}: {:?}", response.headers());
+            assert_eq!(header(&response, "grpc-message"), Some("deadline exceeded"));
+        }
+        connection.abort();
+    };
+    tokio::time::timeout(Duration::from_secs(10), talk).await.unwrap();
+    // The first came too late to be called at all.
+    assert_eq!(*causes.lock().unwrap(), [DropCause::TimedOut; 9]);
     server.abort();
 }
