@@ -170,3 +170,32 @@ impl Ratio {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Policy for u32 {
+        fn validate(&self) -> Result<(), PolicyError> {
+            Ok(())
+        }
+    }
+
+    struct Follower;
+
+    impl Follow<u32> for Follower {
+        fn follow(&self, _: &u32) {}
+    }
+
+    #[test]
+    fn followers_that_are_gone_are_forgotten_though_the_policy_is_never_set() {
+        let live = Live::new(1).expect("valid");
+        let kept = Arc::new(Follower);
+        live.follow(&kept);
+        for _ in 0..10_000 {
+            live.follow(&Arc::new(Follower));
+        }
+        assert!(live.state().followers.len() <= 8);
+        assert!(live.state().followers.iter().any(|follower| follower.strong_count() > 0));
+    }
+}

@@ -64,6 +64,10 @@ use crate::{
 /// In a server, just below `RespondLayer` and a server trace, above all that waits. It covers the time until the handler's
 /// response head; a streamed body is not cut.
 ///
+/// A tonic server (0.14) has a timer of its own for `grpc-timeout`, outside every layer; it drops the call as cancelled, and
+/// answers `CANCELLED`. This layer's ends first, since it begins first and is polled first: unless it allows more than the
+/// caller asked for, as [`untrusted`](Self::untrusted) may. There tonic still ends the call at the caller's time.
+///
 /// # Errors
 ///
 /// [`ErrorKind::DeadlineExceeded`](crate::ErrorKind): the deadline passed while the handler ran, or, then
