@@ -78,7 +78,7 @@ impl Error {
             Ok(ours) => return *ours,
             Err(foreign) => foreign,
         };
-        let mut wrapped = match error.source().and_then(Self::find) {
+        let mut wrapped = match Self::find(&*error) {
             Some(inside) => inside.facts(),
             None if error.is::<tower::timeout::error::Elapsed>() => Self::new(ErrorKind::AttemptTimeout),
             None => Self::new(ErrorKind::Upstream),
@@ -94,7 +94,9 @@ impl Error {
             if let Some(ours) = error.downcast_ref::<Self>() {
                 return Some(ours);
             }
-            next = error.source();
+            // An `io::Error` skips what it carries, and names the source of that as its own.
+            let carried = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+            next = carried.map_or_else(|| error.source(), |carried| Some(carried as _));
         }
         None
     }

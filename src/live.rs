@@ -112,6 +112,10 @@ impl<P: Policy> Live<P> {
     pub fn follow<F: Follow<P> + 'static>(&self, follower: &Arc<F>) {
         let mut state = self.state();
         follower.follow(&self.0.current.load());
+        if state.followers.len() == state.followers.capacity() {
+            // Before it grows: followers come and go with endpoints, and a policy may never be set again.
+            state.followers.retain(|follower| follower.strong_count() > 0);
+        }
         let follower: Weak<F> = Arc::downgrade(follower);
         state.followers.push(follower);
     }
@@ -164,5 +168,34 @@ impl Ratio {
         } else {
             Err(PolicyError::new(field, self.0, "must be between 0 and 1"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Policy for u32 {
+        fn validate(&self) -> Result<(), PolicyError> {
+            Ok(())
+        }
+    }
+
+    struct Follower;
+
+    impl Follow<u32> for Follower {
+        fn follow(&self, _: &u32) {}
+    }
+
+    #[test]
+    fn followers_that_are_gone_are_forgotten_though_the_policy_is_never_set() {
+        let live = Live::new(1).expect("valid");
+        let kept = Arc::new(Follower);
+        live.follow(&kept);
+        for _ in 0..10_000 {
+            live.follow(&Arc::new(Follower));
+        }
+        assert!(live.state().followers.len() <= 8);
+        assert!(live.state().followers.iter().any(|follower| follower.strong_count() > 0));
     }
 }

@@ -127,6 +127,8 @@ impl Outcome {
             return Self::Ignored;
         }
         match error.kind() {
+            // It had passed before anything was sent.
+            ErrorKind::DeadlineExceeded if error.is_unsent() => Self::Ignored,
             ErrorKind::AttemptTimeout | ErrorKind::DeadlineExceeded => Self::TimedOut,
             ErrorKind::Connect => Self::Failure(Failure::Connect),
             _ => Self::Failure(Failure::Transport),

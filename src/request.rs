@@ -36,6 +36,18 @@ impl<B> Carrier for http::Request<B> {
     }
 }
 
+/// Whether these are the headers of a gRPC request: `application/grpc`, with or without a `+codec` or a parameter.
+///
+/// gRPC-Web is something else: its answers are read by their HTTP status.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| {
+        value.as_bytes().split_at_checked(GRPC.len()).is_some_and(|(start, rest)| {
+            start.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+        })
+    })
+}
+
 /// Whether running a request twice has the same effect as running it once.
 pub trait Idempotent {
     /// Whether it may run twice.

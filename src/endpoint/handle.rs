@@ -1,16 +1,22 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
 };
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
-use super::{Admission, Endpoint, Health, Load, Status, health::Operator};
-use crate::monitor::Counts;
+use super::{
+    Admission, Endpoint, Health, Load, Status,
+    health::{History, Operator},
+};
+use crate::{context, monitor::Counts};
 
 /// An endpoint with its live state in one stack: load, health, whether it was removed. Clones share the state.
 #[derive(Clone)]
@@ -27,16 +33,16 @@ struct Node {
     /// What the picker reads of the endpoint for every candidate, without a way through the pointer.
     weight: AtomicU32,
     up: AtomicBool,
+    /// Written under the health's lock, since the group counts who is ejected and not removed.
     removed: AtomicBool,
     removal: Notify,
-    membership: Mutex<()>,
 }
 
 /// What the endpoints of one service in one stack share: how many there are, and how many of them are ejected.
 #[derive(Debug, Default)]
 pub struct Group {
     pub(crate) size: AtomicU32,
-    pub(crate) ejected: AtomicU32,
+    ejected: AtomicU32,
     /// Ejected by operators.
     held: AtomicU32,
     /// Drained by operators.
@@ -44,6 +50,11 @@ pub struct Group {
 }
 
 impl Group {
+    /// Of so many endpoints. For tests and connectors of your own; a stack's balancer keeps its own.
+    pub fn new(size: u32) -> Self {
+        Self { size: AtomicU32::new(size), ..Self::default() }
+    }
+
     /// How many endpoints the service has.
     pub fn size(&self) -> u32 {
         self.size.load(Relaxed)
@@ -90,7 +101,6 @@ impl EndpointHandle {
             up: AtomicBool::new(up),
             removed: AtomicBool::new(false),
             removal: Notify::new(),
-            membership: Mutex::new(()),
         }))
     }
 
@@ -131,7 +141,7 @@ impl EndpointHandle {
 
     /// Whether its source wants it to have calls, whatever our own data say: up, not removed, not drained.
     pub fn is_serving(&self) -> bool {
-        !self.0.removed.load(Relaxed) && self.0.up.load(Relaxed) && !self.0.health.is_drained()
+        !self.0.removed.load(Acquire) && self.0.up.load(Relaxed) && !self.0.health.is_drained()
     }
 
     /// Whether it may have a call now (`now` as of [`context::nanos`](crate::context::nanos)).
@@ -139,39 +149,48 @@ impl EndpointHandle {
         if self.is_serving() { self.0.health.admission(now) } else { Admission::Closed }
     }
 
-    /// Ejects it until `until` unless `most` endpoints of its service are ejected already. `true` if it is ejected now
-    /// and was not before; an ejection that is in force already is only moved to `until`.
+    /// Ejects it until `until` unless `most` endpoints of its service are ejected already, or it was removed. `true` if
+    /// it is ejected now and was not before; an ejection that is in force already is only moved to `until`.
     pub fn eject(&self, until: u64, most: u32) -> bool {
-        let _whole = self.0.membership();
-        if self.0.health.is_ejected() {
-            // Its probe failed, or it failed on in a panic: its place under the cap is held already.
-            self.0.health.eject(until);
-            return false;
-        }
-        if self.is_removed() {
-            return false;
-        }
-        let reserve = |ejected| (ejected < most).then_some(ejected + 1);
-        let reserved = self.0.group.ejected.fetch_update(Relaxed, Relaxed, reserve).is_ok();
-        if reserved {
-            self.0.health.eject(until);
-        }
-        reserved
+        let mut history = self.0.health.lock();
+        let was = self.0.health.is_ejected();
+        self.0.eject(until, most, &mut history) && !was
     }
 
     /// Ends an ejection. `true` if there was one.
     pub fn restore(&self) -> bool {
-        let _whole = self.0.membership();
-        let was = self.0.health.restore();
-        if was && !self.is_removed() {
-            self.0.group.ejected.fetch_sub(1, Relaxed);
+        self.0.restore(&mut self.0.health.lock())
+    }
+
+    /// Ejects it as [`eject`](Self::eject) does, or moves its ejection, if nothing changed since `generation`. `decide`
+    /// says until when, from what is remembered, and remembers. `None` if nothing was done.
+    pub(crate) fn eject_in(
+        &self,
+        generation: u32,
+        most: u32,
+        decide: impl FnOnce(&History) -> (u32, u64),
+    ) -> Option<u64> {
+        let mut history = self.0.health.lock();
+        if self.0.health.generation() != generation {
+            return None;
         }
-        was
+        let (in_a_row, until) = decide(&history);
+        let done = self.0.eject(until, most, &mut history);
+        if done {
+            history.in_a_row = in_a_row;
+        }
+        done.then_some(until)
+    }
+
+    /// Ends its ejection if nothing changed since `generation`. `true` if there was one.
+    pub(crate) fn restore_in(&self, generation: u32) -> bool {
+        let mut history = self.0.health.lock();
+        self.0.health.generation() == generation && self.0.restore(&mut history)
     }
 
     /// Whether its source no longer lists it.
     pub fn is_removed(&self) -> bool {
-        self.0.removed.load(Relaxed)
+        self.0.removed.load(Acquire)
     }
 
     /// Waits until its source no longer lists it.
@@ -187,13 +206,6 @@ impl EndpointHandle {
     /// Its weight; one of weight 0 still counts a little, or a service of such endpoints would have none.
     pub fn weight(&self) -> f64 {
         f64::from(self.0.weight.load(Relaxed)).max(0.001)
-    }
-
-    /// Takes over what the source newly says.
-    pub(crate) fn update(&self, endpoint: Arc<Endpoint>) {
-        self.0.weight.store(endpoint.weight(), Relaxed);
-        self.0.up.store(endpoint.status() == Status::Up, Relaxed);
-        self.0.endpoint.store(endpoint);
     }
 
     /// An operator's word: no calls, but with too few endpoints left it is used all the same.
@@ -212,45 +224,11 @@ impl EndpointHandle {
     }
 
     fn operator(&self, word: Operator) {
-        let _whole = self.0.membership();
+        let _history = self.0.health.lock();
         let before = self.0.health.operator(word);
         if !self.is_removed() {
-            self.0.group.operator(before, |count| {
-                count.fetch_sub(1, Relaxed);
-            });
-            self.0.group.operator(word, |count| {
-                count.fetch_add(1, Relaxed);
-            });
-        }
-    }
-
-    /// It left the set: its places in the group's counts are free.
-    pub(crate) fn remove(&self) {
-        let _whole = self.0.membership();
-        if !self.0.removed.swap(true, Relaxed) {
-            if self.0.health.is_ejected() {
-                self.0.group.ejected.fetch_sub(1, Relaxed);
-            }
-            self.0.group.operator(self.0.health.operator_word(), |count| {
-                count.fetch_sub(1, Relaxed);
-            });
-            self.0.removal.notify_waiters();
-        }
-    }
-
-    /// It is back, with what was learned of it.
-    pub(crate) fn revive(&self) {
-        if !self.is_removed() {
-            return;
-        }
-        let _whole = self.0.membership();
-        if self.0.removed.swap(false, Relaxed) {
-            if self.0.health.is_ejected() {
-                self.0.group.ejected.fetch_add(1, Relaxed);
-            }
-            self.0.group.operator(self.0.health.operator_word(), |count| {
-                count.fetch_add(1, Relaxed);
-            });
+            self.0.group.operator(before, |count| _ = count.fetch_sub(1, Relaxed));
+            self.0.group.operator(word, |count| _ = count.fetch_add(1, Relaxed));
         }
     }
 
@@ -268,13 +246,76 @@ impl EndpointHandle {
             _ => "up",
         }
     }
+
+    /// Takes over what the source newly says.
+    pub(crate) fn update(&self, endpoint: Arc<Endpoint>) {
+        self.0.weight.store(endpoint.weight(), Relaxed);
+        self.0.up.store(endpoint.status() == Status::Up, Relaxed);
+        self.0.endpoint.store(endpoint);
+    }
+
+    /// It left the set: its place in the group, and in the group's ejections, is free.
+    pub(crate) fn remove(&self) {
+        let _history = self.0.health.lock();
+        if !self.0.removed.swap(true, Release) {
+            if self.0.health.is_ejected() {
+                self.0.group.ejected.fetch_sub(1, Relaxed);
+            }
+            self.0.group.operator(self.0.health.operator_word(), |count| _ = count.fetch_sub(1, Relaxed));
+            self.0.removal.notify_waiters();
+        }
+    }
+
+    /// It is back, with what was learned of it: ejected still, if it was, even where that is one more than the cap
+    /// would have allowed.
+    pub(crate) fn revive(&self) {
+        if !self.is_removed() {
+            return;
+        }
+        let _history = self.0.health.lock();
+        if self.0.removed.swap(false, Release) {
+            if self.0.health.is_ejected() {
+                self.0.group.ejected.fetch_add(1, Relaxed);
+            }
+            self.0.group.operator(self.0.health.operator_word(), |count| _ = count.fetch_add(1, Relaxed));
+        }
+    }
 }
 
+/// The group's `ejected` is the number of its endpoints that are ejected and not removed. Whatever changes one of the
+/// two does so under the lock of the endpoint's health, and changes the count with it.
 impl Node {
-    /// Held while an endpoint changes what it counts for in its group: leaving, returning, ejection and an operator's word each change
-    /// two things that must agree. Never on the way of a call that changes nothing.
-    fn membership(&self) -> MutexGuard<'_, ()> {
-        self.membership.lock().unwrap_or_else(PoisonError::into_inner)
+    fn eject(&self, until: u64, most: u32, history: &mut History) -> bool {
+        let ejected = &self.group.ejected;
+        // Where its probe failed, or it failed on, its place in the cap is held already.
+        let may = self.health.is_ejected()
+            || !self.removed.load(Relaxed)
+                && ejected.fetch_update(Relaxed, Relaxed, |count| (count < most).then_some(count + 1)).is_ok();
+        if may {
+            self.health.change(until.max(1), history);
+        }
+        may
+    }
+
+    fn restore(&self, history: &mut History) -> bool {
+        let was = self.health.is_ejected();
+        if was {
+            self.health.change(0, history);
+            history.returned = context::nanos(context::now());
+            if !self.removed.load(Relaxed) {
+                self.group.ejected.fetch_sub(1, Relaxed);
+            }
+        }
+        was
+    }
+}
+
+impl Drop for Node {
+    /// Its place in the cap goes with it, even if nobody said that it left.
+    fn drop(&mut self) {
+        if self.health.is_ejected() && !self.removed.load(Acquire) {
+            self.group.ejected.fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -287,5 +328,111 @@ impl fmt::Debug for EndpointHandle {
             .field("health", &self.0.health)
             .field("removed", &self.0.removed)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoints(count: u32, group: &Arc<Group>) -> Vec<EndpointHandle> {
+        group.size.store(count, Relaxed);
+        let endpoint = |port| Arc::new(format!("127.0.0.1:{port}").parse().expect("an endpoint"));
+        (1..=count).map(|port| EndpointHandle::new("catalog".into(), endpoint(port), Arc::clone(group))).collect()
+    }
+
+    fn counted(endpoints: &[EndpointHandle]) -> u32 {
+        let counted = endpoints.iter().filter(|endpoint| endpoint.health().is_ejected() && !endpoint.is_removed());
+        counted.count().try_into().expect("few")
+    }
+
+    #[test]
+    fn a_removed_endpoint_gives_back_its_place_in_the_cap_once() {
+        let group = Arc::default();
+        let all = endpoints(3, &group);
+        assert!(all[0].eject(10, 1));
+        assert!(!all[1].eject(10, 1), "the cap");
+        all[0].remove();
+        all[0].remove();
+        assert_eq!(group.ejected(), 0);
+        assert!(all[0].restore(), "a call that ended after the removal showed that it is well");
+        assert_eq!(group.ejected(), 0);
+        assert!(!all[0].eject(10, 1), "it is in no cap, so nothing would end it");
+        assert!(all[1].eject(10, 1));
+        all[1].remove();
+        all[1].revive();
+        assert_eq!(group.ejected(), 1, "it is ejected still");
+        drop(all);
+        assert_eq!(group.ejected(), 0, "dropped with the node");
+    }
+
+    #[test]
+    fn an_ejection_in_force_is_moved_and_keeps_its_one_place() {
+        let group = Arc::default();
+        let all = endpoints(2, &group);
+        let generation = all[0].health().generation();
+        assert!(all[0].eject(10, 1));
+        assert!(!all[0].eject(20, 1));
+        assert_eq!((all[0].admission(19), all[0].admission(20)), (Admission::Closed, Admission::Probe));
+        assert_eq!(all[0].eject_in(generation, 1, |_| (1, 99)), None, "a result of before");
+        assert!(!all[0].restore_in(generation));
+        assert_eq!(group.ejected(), 1);
+    }
+
+    /// E8: in any order, at any moment, at most as many as the cap allows.
+    #[test]
+    fn the_cap_holds_over_ten_thousand_random_events() {
+        fastrand::seed(8);
+        let group = Arc::default();
+        let all = endpoints(20, &group);
+        let mut reached = false;
+        for _ in 0..10_000 {
+            let endpoint = &all[fastrand::usize(..all.len())];
+            match fastrand::u8(..8) {
+                0 => _ = endpoint.restore(),
+                1 => endpoint.remove(),
+                // What comes back ejected may exceed the cap; here it comes back well.
+                2 if endpoint.is_removed() => {
+                    endpoint.restore();
+                    endpoint.revive();
+                }
+                _ => _ = endpoint.eject(10, 6),
+            }
+            assert_eq!(group.ejected(), counted(&all));
+            assert!(group.ejected() <= 6);
+            reached |= group.ejected() == 6;
+        }
+        assert!(reached);
+    }
+
+    #[test]
+    fn threads_that_eject_restore_remove_and_revive_leak_no_place() {
+        const CAP: u32 = 2;
+        let group: Arc<Group> = Arc::default();
+        let all = endpoints(4, &group);
+        std::thread::scope(|scope| {
+            for seed in 0..4 {
+                let (all, group) = (&all, &group);
+                scope.spawn(move || {
+                    fastrand::seed(seed);
+                    for _ in 0..20_000 {
+                        let endpoint = &all[fastrand::usize(..all.len())];
+                        match fastrand::u8(..6) {
+                            0 => _ = endpoint.restore(),
+                            1 => endpoint.remove(),
+                            2 => endpoint.revive(),
+                            3 => _ = endpoint.eject_in(endpoint.health().generation(), CAP, |_| (1, 10)),
+                            4 => _ = endpoint.restore_in(endpoint.health().generation()),
+                            _ => _ = endpoint.eject(10, CAP),
+                        }
+                        // A count below zero would have wrapped.
+                        assert!(group.ejected() <= 4, "{group:?}");
+                    }
+                });
+            }
+        });
+        assert_eq!(group.ejected(), counted(&all));
+        drop(all);
+        assert_eq!(group.ejected(), 0);
     }
 }

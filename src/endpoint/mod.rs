@@ -12,6 +12,7 @@ mod health;
 mod load;
 
 pub use handle::{EndpointHandle, Group};
+pub(crate) use health::Standing;
 pub use health::{Admission, Health};
 pub use load::Load;
 

@@ -10,5 +10,4 @@ pub mod outlier;
 pub mod pushback;
 pub mod respond;
 pub mod retry;
-mod timed;
 pub mod trace;

@@ -49,7 +49,7 @@ use crate::{
         balance::{BalanceLayer, DiscoverLayer, P2cPeakEwma},
         bulkhead::BulkheadLayer,
         circuit_breaker::CircuitBreakerLayer,
-        deadline::{DeadlineHeaderLayer, DeadlineLayer, DeadlinePolicy, ServerDeadlineLayer},
+        deadline::{DeadlineHeaderLayer, DeadlineLayer, DeadlinePolicy, ServerDeadlineLayer, ServerDeadlinePolicy},
         outlier::OutlierDetectionLayer,
         pushback::PushbackLayer,
         retry::RetryLayer,
@@ -147,7 +147,8 @@ pub fn legacy_to_server<F>(
     let most = hop.settings.deadline.as_ref().map_or(Duration::from_secs(2), |live| live.get().timeout);
     let trace = ServerTraceLayer::new().propagation(hop.settings.propagation);
     // The fallback may take as long again as the call that failed.
-    let deadline = ServerDeadlineLayer::new().max(most.saturating_mul(2));
+    let most = most.saturating_mul(2);
+    let deadline = ServerDeadlineLayer::new(ServerDeadlinePolicy { default: most, maximum: most })?;
     let (trace, deadline) =
         if hop.settings.trusted { (trace, deadline) } else { (trace.untrusted(), deadline.untrusted()) };
     Ok(ServiceBuilder::new()
@@ -245,7 +246,7 @@ impl Parts<()> {
             Some(live) => live.clone(),
             None => Live::new(DeadlinePolicy { timeout: deadline })?,
         };
-        let attempt_timeout = AttemptTimeoutLayer::live(&match &settings.attempt_timeout {
+        let attempt_timeout = AttemptTimeoutLayer::live(match &settings.attempt_timeout {
             Some(live) => live.clone(),
             None => Live::new(AttemptTimeoutPolicy { timeout: attempt_timeout })?,
         });
@@ -259,7 +260,7 @@ impl Parts<()> {
             circuit_breaker: CircuitBreakerLayer::new(command, or_default(settings.circuit_breaker.as_ref())?)?
                 .monitor(monitor),
             bulkhead: BulkheadLayer::new(or_default(settings.bulkhead.as_ref())?)?.name(command).monitor(monitor),
-            deadline: DeadlineLayer::live(&deadline),
+            deadline: DeadlineLayer::live(deadline),
             retry: retry.name(command).monitor(monitor),
             balance: BalanceLayer::new(P2cPeakEwma::default()).monitor(monitor),
             outlier_detection: OutlierDetectionLayer::new(or_default(settings.outlier_detection.as_ref())?)?,

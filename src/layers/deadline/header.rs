@@ -1,122 +1,151 @@
-use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+//! What remains of a deadline, as text in a header. Nothing here knows a clock.
 
-use pin_project_lite::pin_project;
-use tower::BoxError;
-use tower_layer::Layer;
-use tower_service::Service;
+use std::time::Duration;
 
-use super::wire;
-use crate::{EndpointHandle, Error, ErrorKind, NewService, context, request::Carrier};
+/// The plain header, unless another is chosen: whole milliseconds, in digits.
+pub const HEADER: &str = "x-request-timeout-ms";
 
-/// What the way to the server may take: the server is told that much less.
-const MARGIN: Duration = Duration::from_millis(1);
+/// A gRPC timeout has at most so many digits.
+const GRPC_DIGITS: usize = 8;
 
-/// Tells the server, in a header of each attempt, how long it still has. See the [module](super).
-///
-/// Per endpoint. Without a deadline nothing is written, and what stands there goes on.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DeadlineHeaderLayer;
+/// Units of a gRPC timeout, in nanoseconds, the shortest first.
+const UNITS: [(u8, u64); 6] = [
+    (b'n', 1),
+    (b'u', 1_000),
+    (b'm', 1_000_000),
+    (b'S', 1_000_000_000),
+    (b'M', 60_000_000_000),
+    (b'H', 3_600_000_000_000),
+];
 
-impl DeadlineHeaderLayer {
-    /// Writes `grpc-timeout` on gRPC requests, `x-request-timeout-ms` on others.
-    pub fn new() -> Self {
-        Self
+/// Reads `grpc-timeout` (gRPC over HTTP/2, "Timeout"): at most 8 digits and a unit. Zero is a deadline that has passed.
+pub(super) fn parse_grpc(text: &[u8]) -> Option<Duration> {
+    let (unit, number) = text.split_last()?;
+    if number.len() > GRPC_DIGITS {
+        return None;
     }
+    let number = digits(number)?;
+    let (_, nanoseconds) = *UNITS.iter().find(|(letter, _)| letter == unit)?;
+    // 99 999 999 hours are beyond what nanoseconds hold: whoever means that long means no limit.
+    Some(Duration::from_nanos(number.saturating_mul(nanoseconds)))
 }
 
-impl<N> Layer<N> for DeadlineHeaderLayer {
-    type Service = NewDeadlineHeader<N>;
-
-    fn layer(&self, inner: N) -> NewDeadlineHeader<N> {
-        NewDeadlineHeader { inner }
-    }
-}
-
-/// Makes a [`DeadlineHeader`] for each endpoint.
-#[derive(Clone, Debug)]
-pub struct NewDeadlineHeader<N> {
-    inner: N,
-}
-
-impl<N: NewService<EndpointHandle>> NewService<EndpointHandle> for NewDeadlineHeader<N> {
-    type Service = DeadlineHeader<N::Service>;
-
-    fn new_service(&self, endpoint: &EndpointHandle) -> Self::Service {
-        DeadlineHeader { inner: self.inner.new_service(endpoint) }
-    }
-}
-
-/// A service whose requests say how long they are waited for. Made by [`DeadlineHeaderLayer`].
-#[derive(Clone, Debug)]
-pub struct DeadlineHeader<S> {
-    inner: S,
-}
-
-impl<S, Req> Service<Req> for DeadlineHeader<S>
-where
-    S: Service<Req>,
-    S::Error: Into<BoxError>,
-    Req: Carrier,
-{
-    type Response = S::Response;
-    type Error = Error;
-    type Future = DeadlineHeaderFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.inner.poll_ready(cx).map_err(Error::from_any)
-    }
-
-    fn call(&mut self, mut request: Req) -> Self::Future {
-        let _clock = context::enter_clock();
-        if let Some(deadline) = context::deadline() {
-            let remaining = deadline.saturating_duration_since(context::now());
-            if remaining.is_zero() {
-                return DeadlineHeaderFuture::Late;
-            }
-            if let Some(headers) = request.headers_mut() {
-                wire::write(headers, remaining.saturating_sub(MARGIN).max(MARGIN));
-            }
-        }
-        DeadlineHeaderFuture::Calling { call: self.inner.call(request) }
-    }
-}
-
-pin_project! {
-    /// Made by [`DeadlineHeader`].
-    #[project = FutureProjection]
-    pub enum DeadlineHeaderFuture<F> {
-        #[doc(hidden)]
-        Calling { #[pin] call: F },
-        #[doc(hidden)]
-        Late,
-    }
-}
-
-impl<F, Res, E> Future for DeadlineHeaderFuture<F>
-where
-    F: Future<Output = Result<Res, E>>,
-    E: Into<BoxError>,
-{
-    type Output = Result<Res, Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            FutureProjection::Calling { call } => call.poll(cx).map_err(Error::from_any),
-            FutureProjection::Late => {
-                Poll::Ready(Err(Error::new(ErrorKind::DeadlineExceeded).with_layer("deadline_header").unsent()))
-            }
+/// Writes `grpc-timeout`: whole milliseconds as long as they fit, then the next unit that does. Rounded down, so that no
+/// deadline is extended.
+pub(super) fn format_grpc(remaining: Duration, buffer: &mut [u8; GRPC_DIGITS + 1]) -> &[u8] {
+    let nanoseconds = super::timed::nanos(remaining);
+    let fitting = UNITS[2..].iter().map(|&(letter, unit)| (letter, nanoseconds / unit));
+    // 584 years, the most that nanoseconds hold, are 7 digits of hours.
+    let (letter, mut number) = fitting.clone().find(|&(_, number)| number < 100_000_000).unwrap_or((b'H', 99_999_999));
+    buffer[GRPC_DIGITS] = letter;
+    let mut start = GRPC_DIGITS;
+    loop {
+        start -= 1;
+        buffer[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 || start == 0 {
+            return &buffer[start..];
         }
     }
 }
 
-impl<F> fmt::Debug for DeadlineHeaderFuture<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeadlineHeaderFuture").finish_non_exhaustive()
+/// Reads the plain header. Zero is a deadline that has passed.
+pub(super) fn parse_millis(text: &[u8]) -> Option<Duration> {
+    digits(text.trim_ascii()).map(Duration::from_millis)
+}
+
+/// What the plain header says: whole milliseconds, rounded down.
+pub(super) fn millis(remaining: Duration) -> u64 {
+    u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A number of at least one digit and nothing else; `None` if it does not fit.
+fn digits(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Slow and obvious.
+    fn model(text: &str) -> Option<Duration> {
+        let unit = text.chars().last()?;
+        let number = text.strip_suffix(unit)?;
+        if number.is_empty() || number.len() > 8 || number.chars().any(|digit| !digit.is_ascii_digit()) {
+            return None;
+        }
+        let number: u64 = number.parse().ok()?;
+        match unit {
+            'n' => Some(Duration::from_nanos(number)),
+            'u' => Some(Duration::from_micros(number)),
+            'm' => Some(Duration::from_millis(number)),
+            'S' => Some(Duration::from_secs(number)),
+            'M' => Some(Duration::from_secs(number * 60)),
+            'H' => Some(Duration::from_secs(number * 3600).min(Duration::from_nanos(u64::MAX))),
+            _ => None,
+        }
+    }
+
+    fn grpc(remaining: Duration) -> String {
+        String::from_utf8(format_grpc(remaining, &mut [0; 9]).to_vec()).expect("ASCII")
+    }
+
+    proptest! {
+        #[test]
+        fn a_grpc_timeout_is_read_as_the_protocol_says(text in "[0-9]{0,10}[HSMmunx]?") {
+            prop_assert_eq!(parse_grpc(text.as_bytes()), model(&text));
+        }
+
+        #[test]
+        fn no_bytes_from_outside_break_the_parsers(bytes in prop::collection::vec(any::<u8>(), 0..24)) {
+            let text = String::from_utf8_lossy(&bytes);
+            prop_assert_eq!(parse_grpc(&bytes), model(&text));
+            let _ = parse_millis(&bytes);
+        }
+
+        #[test]
+        fn what_is_written_is_read_as_never_more_and_hardly_less(nanoseconds in prop_oneof![
+            any::<u64>(), 0..10_000_000_000_u64, 1_000_000..200_000_000_000_000_u64,
+        ]) {
+            let remaining = Duration::from_nanos(nanoseconds);
+            let text = grpc(remaining);
+            prop_assert!(text.len() <= 9, "{}", text);
+            let read = model(&text).expect("readable");
+            prop_assert!(read <= remaining);
+            prop_assert!(remaining.saturating_sub(read) < Duration::from_millis(1).max(remaining / 20_000), "{}", text);
+            let millis = millis(remaining);
+            prop_assert_eq!(parse_millis(millis.to_string().as_bytes()), Some(Duration::from_millis(millis)));
+            prop_assert!(Duration::from_millis(millis) <= remaining);
+        }
+
+        #[test]
+        fn plain_milliseconds_are_digits_and_nothing_else(text in "[ +-]?[0-9]{0,22}[ms.]?") {
+            let trimmed = text.trim();
+            let plain = !trimmed.is_empty() && trimmed.chars().all(|digit| digit.is_ascii_digit());
+            let model = if plain { trimmed.parse().ok().map(Duration::from_millis) } else { None };
+            prop_assert_eq!(parse_millis(text.as_bytes()), model);
+        }
+    }
+
+    #[test]
+    fn examples() {
+        assert_eq!(grpc(Duration::from_millis(49)), "49m");
+        assert_eq!(grpc(Duration::from_micros(1_999)), "1m");
+        assert_eq!(grpc(Duration::from_millis(99_999_999)), "99999999m");
+        assert_eq!(grpc(Duration::from_secs(100_000)), "100000S");
+        assert_eq!(grpc(Duration::MAX), "5124095H");
+        assert_eq!(parse_grpc(b"1M"), Some(Duration::from_secs(60)));
+        assert_eq!(parse_grpc(b"0n"), Some(Duration::ZERO));
+        assert_eq!(parse_grpc(b"+1S"), None);
+        assert_eq!(parse_grpc(b"123456789n"), None);
     }
 }

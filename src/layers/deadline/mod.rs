@@ -1,43 +1,32 @@
-//! One deadline for the whole call, from the first caller to the last server.
+//! One deadline for a call, from the caller to the last server (T1).
 //!
-//! | layer | where | what |
+//! | layer | stands | does |
 //! |---|---|---|
-//! | [`DeadlineLayer`] | per call | ends the call; enters the deadline for everything inside |
-//! | [`DeadlineHeaderLayer`] | per endpoint | tells the server how long it still has |
-//! | [`ServerDeadlineLayer`] | a server's | takes the deadline from the request, for the handler and all its calls |
+//! | [`DeadlineLayer`] | per call | sets when the call must have ended, and ends it then |
+//! | [`DeadlineHeaderLayer`] | per endpoint | tells the server what remains, with each attempt |
+//! | [`ServerDeadlineLayer`] | in a server | takes over what the caller said, for the handler and the calls it makes |
 //!
-//! A deadline inside another never extends it. Between hosts goes what remains, never a time of day: gRPC's `grpc-timeout` on gRPC
-//! requests, `x-request-timeout-ms` (whole milliseconds) on others.
+//! The deadline itself is a moment of this process's clock in the ambient [context](crate::context). Whoever enters a
+//! later one leaves it as it is: it is never extended. Between processes only what remains is sent, since their clocks
+//! differ. A layer that waits takes `min(own, remaining)`.
 //!
-//! ```
-//! use std::time::Duration;
-//! use hopvine::{Live, layers::deadline::{DeadlineLayer, DeadlinePolicy, ServerDeadlineLayer}};
-//! use tower::Layer;
-//!
-//! let layer = DeadlineLayer::new(Duration::from_secs(1));
-//!
-//! // One that can be changed while calls run.
-//! let live = Live::new(DeadlinePolicy { timeout: Duration::from_secs(1) })?;
-//! let layer = DeadlineLayer::live(&live);
-//! live.set(DeadlinePolicy { timeout: Duration::from_millis(500) })?;
-//!
-//! // Callers say how long they wait, but nobody is served for longer than 10 s.
-//! let server = ServerDeadlineLayer::new().max(Duration::from_secs(10));
-//! # let _ = (layer, server);
-//! # Ok::<(), hopvine::PolicyError>(())
-//! ```
-//!
-//! **State.** None but the policy. **Placement.** [`DeadlineLayer`] inside breaker and bulkhead, which then see a timeout as an error, and outside
-//! retry, whose waits count. [`ServerDeadlineLayer`] inside [`RespondLayer`](super::respond::RespondLayer), which makes its error a 504. **Errors.**
-//! [`ErrorKind::DeadlineExceeded`](crate::ErrorKind). **Cancellation.** What is inside is dropped when the time is over, and its guards are told why.
+//! A fallback answers with its caller's deadline, since it stands outside [`DeadlineLayer`].
 
-mod client;
 mod header;
+mod layer;
+mod outgoing;
 mod server;
-mod wire;
+mod service;
+mod timed;
 
-pub use client::{Deadline, DeadlineLayer, DeadlinePolicy, ResponseFuture};
-pub use header::{DeadlineHeader, DeadlineHeaderFuture, DeadlineHeaderLayer, NewDeadlineHeader};
-pub use server::{ServerDeadline, ServerDeadlineFuture, ServerDeadlineLayer};
-pub(crate) use wire::is_grpc;
-pub use wire::{GRPC_TIMEOUT, REQUEST_TIMEOUT};
+pub use header::HEADER;
+pub use layer::{DeadlineLayer, DeadlinePolicy};
+pub use outgoing::{
+    DeadlineHeader, DeadlineHeaderLayer, NewDeadlineHeader, ResponseFuture as DeadlineHeaderResponseFuture,
+};
+pub use server::{
+    ResponseFuture as ServerDeadlineResponseFuture, ServerDeadline, ServerDeadlineLayer, ServerDeadlinePolicy,
+};
+pub(crate) use service::exceeded;
+pub use service::{Deadline, ResponseFuture};
+pub(crate) use timed::{Late, Limit, Timed};

@@ -1,0 +1,5 @@
+mod layer;
+mod service;
+
+pub use layer::{DeadlineHeaderLayer, NewDeadlineHeader};
+pub use service::{DeadlineHeader, ResponseFuture};
