@@ -17,10 +17,10 @@ use axum::{
     routing::get,
 };
 use hopvine::{
-    BoxStack, Context, Directory,
+    BoxStack, Context, Directory, PolicyError,
     connect::http::{ClientBody, HttpClient},
     layers::{
-        deadline::ServerDeadlineLayer,
+        deadline::{ServerDeadlineLayer, ServerDeadlinePolicy},
         respond::{RespondLayer, to_response},
         trace::ServerTraceLayer,
     },
@@ -29,7 +29,7 @@ use hopvine::{
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt as _;
 use tokio::net::TcpListener;
-use tower::ServiceExt as _;
+use tower::{ServiceBuilder, ServiceExt as _};
 
 /// The stack's type has a name, so that a struct can hold it.
 type Catalog = BoxStack<Request<Body>, Response<ClientBody>>;
@@ -59,13 +59,16 @@ async fn item(State(app): State<App>, Path(id): Path<u32>) -> Result<Response, F
     Ok(app.catalog.oneshot(request).await?.map(Body::new))
 }
 
-fn app(catalog: Catalog) -> Router {
-    Router::new()
+fn app(catalog: Catalog) -> Result<Router, PolicyError> {
+    Ok(Router::new()
         .route("/shelf/{id}", get(item))
-        .layer(ServerDeadlineLayer::new())
-        .layer(ServerTraceLayer::new())
-        .layer(RespondLayer::new())
-        .with_state(App { catalog })
+        .layer(
+            ServiceBuilder::new()
+                .layer(RespondLayer::new())
+                .layer(ServerTraceLayer::new())
+                .layer(ServerDeadlineLayer::new(ServerDeadlinePolicy::default())?),
+        )
+        .with_state(App { catalog }))
 }
 
 /// The service that is called: says what reached it.
@@ -94,14 +97,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = Directory::fixed([("catalog", instances)]);
 
     let hop = Hop::new("catalog.item", directory.service("catalog"));
-    let catalog = hopvine::build(stacks::server_to_server(hop)?, HttpClient::new());
-    let shelf = serve(app(BoxStack::new(catalog))).await?;
+    let catalog = Catalog::build(stacks::server_to_server(hop)?, HttpClient::new());
+    let shelf = serve(app(catalog)?).await?;
 
     // A caller: the same layers, over one endpoint.
     let directory = Directory::fixed([("shelf", [shelf])]);
     let hop = Hop::new("shelf", directory.service("shelf"));
     let caller: BoxStack<Request<Body>, Response<ClientBody>> =
-        BoxStack::new(hopvine::build(stacks::server_to_server(hop)?, HttpClient::new()));
+        BoxStack::build(stacks::server_to_server(hop)?, HttpClient::new());
 
     let get = |path: &str| Request::get(path).body(Body::empty());
     let response = caller.clone().oneshot(get("/shelf/1")?).await?;

@@ -7,8 +7,6 @@
 use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
 use hopvine::{
     Directory, Endpoint,
     connect::{http::HttpClient, per_endpoint},
@@ -23,13 +21,15 @@ use hopvine::{
         trace::{AttemptTraceLayer, ClientTraceLayer},
     },
 };
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
 use tokio::net::TcpListener;
-use tower::{Service as _, ServiceBuilder, ServiceExt as _};
+use tower::{ServiceBuilder, ServiceExt as _};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -49,11 +49,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         .layer(OutlierDetectionLayer::new(OutlierPolicy::default())?)
         .layer(DeadlineHeaderLayer::new())
         .layer(per_endpoint(|_| AttemptTimeoutLayer::new(Duration::from_millis(300))));
-    let mut echo = hopvine::build::<Request<Full<Bytes>>, _, _>(builder, HttpClient::new());
+    let echo = hopvine::build::<Request<Full<Bytes>>, _, _>(builder, HttpClient::new());
 
     for number in 1..=6 {
         let request = Request::post("/").body(Full::from(format!("hello {number}")))?;
-        let response = echo.ready().await?.call(request).await?;
+        let response = echo.clone().oneshot(request).await?;
         println!("{} {:?}", response.status(), response.into_body().collect().await?.to_bytes());
     }
     println!("\nthe stack, outermost first:\n{}", hopvine::layers_of(&echo).join("\n"));
@@ -67,7 +67,8 @@ async fn serve(name: &'static str) -> std::io::Result<Endpoint> {
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             let echo = service_fn(move |request: Request<Incoming>| async move {
-                let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+                let body =
+                    request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
                 let text = format!("{name} got {}", String::from_utf8_lossy(&body));
                 Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text)))
             });

@@ -14,23 +14,27 @@ use hopvine::{
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt as _;
 use tokio::net::TcpListener;
-use tower::{ServiceExt as _};
+use tower::ServiceExt as _;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let directory = Directory::fixed([("catalog", [serve().await?, serve().await?]), ("bank", [serve().await?])]);
+    let directory =
+        Directory::fixed([("catalog", vec![serve().await?, serve().await?]), ("bank", vec![serve().await?])]);
 
     // Ours call ours: trace and deadline travel, in both directions trusted.
     let hop = Hop::new("catalog", directory.service("catalog"));
-    show("server to server", hopvine::build(stacks::server_to_server(hop)?, HttpClient::new())).await?;
+    show("server to server", hopvine::build::<Request<Body>, _, _>(stacks::server_to_server(hop)?, HttpClient::new()))
+        .await?;
 
     // Callers that cannot be changed come in through this one: what they say of trace and deadline is not believed.
     let hop = Hop::new("front", directory.service("catalog"));
-    show("legacy to server", hopvine::build(stacks::legacy_to_server(hop)?, HttpClient::new())).await?;
+    show("legacy to server", hopvine::build::<Request<Body>, _, _>(stacks::legacy_to_server(hop)?, HttpClient::new()))
+        .await?;
 
     // Out to somebody else's: nothing of our trace or deadline leaves, and a Retry-After is kept to.
     let hop = Hop::new("bank", directory.service("bank"));
-    show("server to external server", hopvine::build(stacks::external(hop)?, HttpClient::new())).await?;
+    show("server to external server", hopvine::build::<Request<Body>, _, _>(stacks::external(hop)?, HttpClient::new()))
+        .await?;
     Ok(())
 }
 

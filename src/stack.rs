@@ -21,22 +21,11 @@ use crate::Error;
     note = "outermost first: layers per call, `DiscoverLayer`, `BalanceLayer`, layers per endpoint, and a connector such as `HttpClient`",
     note = "an ordinary tower layer per endpoint needs `per_endpoint(|_| layer)`; a layer that knows the endpoint cannot stand above `BalanceLayer`"
 )]
-pub trait Stack<Req>:
-    Service<Req, Response = Self::Answer, Error = Error, Future = Self::Call> + Clone + Send + Sync + 'static
-{
-    /// Its response.
-    type Answer;
-    /// Its response's future.
-    type Call: Future<Output = Result<Self::Answer, Error>> + Send + 'static;
-}
+pub trait Stack<Req>: Service<Req, Error = Error, Future: Send + 'static> + Clone + Send + Sync + 'static {}
 
-impl<S, Req> Stack<Req> for S
-where
-    S: Service<Req, Error = Error> + Clone + Send + Sync + 'static,
-    S::Future: Send + 'static,
+impl<S, Req> Stack<Req> for S where
+    S: Service<Req, Error = Error, Future: Send + 'static> + Clone + Send + Sync + 'static
 {
-    type Answer = S::Response;
-    type Call = S::Future;
 }
 
 /// Puts a stack together, with an error that says what is missing when it is none.
@@ -78,12 +67,12 @@ trait Erased<Req, Res>: Send + Sync {
     fn layers(&self) -> Vec<String>;
 }
 
-impl<S, Req> Erased<Req, S::Answer> for S
+impl<S, Req> Erased<Req, S::Response> for S
 where
     S: Stack<Req>,
     Req: Send + 'static,
 {
-    fn call(&self, request: Req) -> BoxFuture<S::Answer> {
+    fn call(&self, request: Req) -> BoxFuture<S::Response> {
         // Drives readiness of the clone that is called.
         Box::pin(Oneshot::new(self.clone(), request))
     }
@@ -97,10 +86,20 @@ impl<Req, Res> BoxStack<Req, Res> {
     /// Erases the type of a stack.
     pub fn new<S>(stack: S) -> Self
     where
-        S: Stack<Req, Answer = Res>,
+        S: Stack<Req, Response = Res>,
         Req: Send + 'static,
     {
         Self { stack: Arc::new(stack) }
+    }
+
+    /// Puts a stack together and erases its type: [`build`], where the request's type is known from this one's.
+    pub fn build<L, C>(builder: ServiceBuilder<L>, connector: C) -> Self
+    where
+        L: Layer<C>,
+        L::Service: Stack<Req, Response = Res>,
+        Req: Send + 'static,
+    {
+        Self::new(builder.service(connector))
     }
 
     /// Its layers, outermost first, as [`layers_of`] gives them.

@@ -136,7 +136,13 @@ async fn act(number: usize, shop: &mut Shop, watch: &Watch, customer: &Customer)
 }
 
 /// The promises that only the shop itself can tell, at the end of a phase.
-fn broken_promises(number: usize, shop: &Shop, watch: &Watch, from: u128, served: &HashMap<String, u64>) -> Vec<String> {
+fn broken_promises(
+    number: usize,
+    shop: &Shop,
+    watch: &Watch,
+    from: u128,
+    served: &HashMap<String, u64>,
+) -> Vec<String> {
     let mut broken = Vec::new();
     let mut hold = |holds: bool, promise: String| {
         if !holds {

@@ -6,13 +6,13 @@ use std::{
 };
 
 use axum::body::Body;
-use http::{Method, Request};
-use http_body_util::BodyExt as _;
 use hopvine::{
     NewService as _,
     connect::http::{HttpClient, HttpService},
     endpoint::{Endpoint, EndpointHandle},
 };
+use http::{Method, Request};
+use http_body_util::BodyExt as _;
 use tokio::{sync::watch, time::Instant};
 use tower::ServiceExt as _;
 

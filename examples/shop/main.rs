@@ -12,6 +12,8 @@
 //! `display`, `product` and `order` have three instances each. Every instance is a real server on a port of its own, every
 //! call goes over a socket. The exit status is 1 if a phase does not hold what it promises.
 
+#![allow(missing_docs, missing_debug_implementations, unreachable_pub, reason = "a program, not a library")]
+
 use std::{collections::BTreeMap, io, process::ExitCode};
 
 use hopvine::{
@@ -86,7 +88,8 @@ impl Shop {
         instances.insert("payment".to_owned(), payment);
 
         // Any stream of changes is a source: here a channel, so that an instance can join later.
-        let changes = futures_util::stream::poll_fn(move |cx| joins.poll_recv(cx).map(|change| change.map(Ok)));
+        let changes =
+            futures_util::stream::poll_fn(move |cx| joins.poll_recv(cx).map(|change| change.map(Ok::<_, io::Error>)));
         let inside = Directory::builder().monitor(&monitor).service("product", ChangeStream::new(changes)).build();
         inside.ready(std::time::Duration::from_secs(5)).await?;
 

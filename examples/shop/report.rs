@@ -66,7 +66,15 @@ fn percentile(mut times: Vec<Duration>, share: f64) -> f64 {
 pub fn table(phases: &[Phase]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_BORDERS_ONLY).set_header([
-        "phase", "requests", "ok", "fallback", "errors", "p50 ms", "p99 ms", "order p99 ms", "attempts/call",
+        "phase",
+        "requests",
+        "ok",
+        "fallback",
+        "errors",
+        "p50 ms",
+        "p99 ms",
+        "order p99 ms",
+        "attempts/call",
     ]);
     for phase in phases {
         table.add_row([

@@ -22,7 +22,7 @@ use hopvine::{
     layers::{
         bulkhead::{BulkheadLayer, BulkheadPolicy},
         circuit_breaker::CircuitBreakerPolicy,
-        deadline::ServerDeadlineLayer,
+        deadline::{ServerDeadlineLayer, ServerDeadlinePolicy},
         fallback::FallbackLayer,
         respond::{RespondLayer, to_response},
         trace::ServerTraceLayer,
@@ -31,7 +31,7 @@ use hopvine::{
 };
 use http::{HeaderMap, Request, StatusCode};
 use tokio::time::Instant;
-use tower::ServiceExt as _;
+use tower::{ServiceBuilder, ServiceExt as _};
 
 use crate::host::text;
 
@@ -163,19 +163,24 @@ pub fn display(name: &str, directory: &Directory, monitor: &Monitor) -> Result<R
         .monitor(monitor)
         .circuit_breaker(breaker())?
         // A page waits 250 ms for its product, and asks a second instance after 100.
-        .deadline(Duration::from_millis(250))
-        .attempt_timeout(Duration::from_millis(100))
+        .deadline(Duration::from_millis(250))?
+        .attempt_timeout(Duration::from_millis(100))?
         .fallback(FallbackLayer::keeping(
             |request: &Request<Body>| request.uri().path().to_owned(),
-            async |path: String, _why| Ok::<_, hopvine::Error>(Response::new(ClientBody::from(format!("cached {path}")))),
+            async |path: String, _why| {
+                Ok::<_, hopvine::Error>(Response::new(ClientBody::from(format!("cached {path}"))))
+            },
         ));
-    let product = BoxStack::new(hopvine::build(stacks::server_to_server(hop)?, HttpClient::new()));
+    let product = Stack::build(stacks::server_to_server(hop)?, HttpClient::new());
     Ok(Router::new()
         .route("/display/{id}", get(page))
         .route("/view/{id}", post(view))
-        .layer(ServerDeadlineLayer::new())
-        .layer(ServerTraceLayer::new())
-        .layer(RespondLayer::new())
+        .layer(
+            ServiceBuilder::new()
+                .layer(RespondLayer::new())
+                .layer(ServerTraceLayer::new())
+                .layer(ServerDeadlineLayer::new(ServerDeadlinePolicy::default())?),
+        )
         .with_state(Display { name: name.into(), product }))
 }
 
@@ -213,12 +218,15 @@ pub fn order(name: &str, payment: &Directory, monitor: &Monitor) -> Result<Route
         .fallback(FallbackLayer::new(async |_why| {
             Ok::<_, hopvine::Error>(Response::new(ClientBody::from("payment pending")))
         }));
-    let payment = BoxStack::new(hopvine::build(stacks::external(hop)?, HttpClient::new()));
+    let payment = Stack::build(stacks::external(hop)?, HttpClient::new());
     Ok(Router::new()
         .route("/order/{id}", post(buy))
-        .layer(ServerDeadlineLayer::new())
-        .layer(ServerTraceLayer::new())
-        .layer(RespondLayer::new())
+        .layer(
+            ServiceBuilder::new()
+                .layer(RespondLayer::new())
+                .layer(ServerTraceLayer::new())
+                .layer(ServerDeadlineLayer::new(ServerDeadlinePolicy::default())?),
+        )
         .with_state(Order { name: name.into(), payment }))
 }
 
@@ -303,17 +311,13 @@ pub fn gateway(directory: &Directory, monitor: &Monitor) -> Result<Router, Polic
         let hop = Hop::new(&format!("gateway.{service}"), directory.service(service))
             .monitor(monitor)
             .circuit_breaker(breaker())?;
-        let stack = BoxStack::<Request<Body>, Response<ClientBody>>::new(hopvine::build(
-            stacks::legacy_to_server(hop)?,
-            HttpClient::new(),
-        ));
-        Ok(tower::ServiceBuilder::new().layer(RespondLayer::new()).service(stack))
+        let stack = Stack::build(stacks::legacy_to_server(hop)?, HttpClient::new());
+        Ok(ServiceBuilder::new().layer(RespondLayer::new()).service(stack))
     };
     let limit = BulkheadLayer::new(BulkheadPolicy { limit: GATEWAY_LIMIT, ..Default::default() })?;
     Ok(Router::new()
         .route_service("/display/{id}", route("display")?)
         .route_service("/view/{id}", route("display")?)
         .route_service("/order/{id}", route("order")?)
-        .layer(limit.name("gateway").monitor(monitor))
-        .layer(RespondLayer::new()))
+        .layer(ServiceBuilder::new().layer(RespondLayer::new()).layer(limit.name("gateway").monitor(monitor))))
 }

@@ -46,9 +46,10 @@ pub enum Sampling {
 }
 
 impl TraceContext {
-    /// The first span of a new trace, with random ids. `fastrand::seed` makes them repeatable on a thread.
+    /// The first span of a new trace, with random ids, recorded: W3C headers cannot leave that open, and Spring takes what is not
+    /// sampled as denied. `fastrand::seed` makes the ids repeatable on a thread.
     pub fn root() -> Self {
-        Self::new(TraceId(fastrand::u128(1..)), SpanId(fastrand::u64(1..)))
+        Self { sampling: Sampling::Accepted, ..Self::new(TraceId(fastrand::u128(1..)), SpanId(fastrand::u64(1..))) }
     }
 
     fn new(trace_id: TraceId, span_id: SpanId) -> Self {

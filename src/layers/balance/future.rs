@@ -82,6 +82,8 @@ where
                     match service.poll_ready(cx) {
                         Poll::Ready(Ok(())) => {
                             let request = this.request.take().expect("the request is there until the call");
+                            // From here on outlier detection, further in, sees to the probe.
+                            in_flight.probe = false;
                             let future = service.call(request);
                             this.state.set(State::Calling { future });
                         }
@@ -133,6 +135,7 @@ struct InFlight<P: Picker> {
     handle: EndpointHandle,
     picker: Arc<P>,
     since: Instant,
+    /// Whether it has the endpoint's probe, and has not been sent yet.
     probe: bool,
     /// `None` while it has none: dropped now, it was cancelled.
     outcome: Option<Outcome>,
@@ -165,7 +168,7 @@ impl<P: Picker> Drop for InFlight<P> {
         let now = context::now();
         self.picker.observe(handle, outcome, now.saturating_duration_since(self.since), context::nanos(now));
         if self.probe {
-            // Outlier detection, further in, has said what the probe showed; without a verdict the next call may probe.
+            // It never got there: the next call may probe.
             handle.health().end_probe();
         }
     }

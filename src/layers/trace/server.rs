@@ -13,7 +13,7 @@ use tracing::Span;
 use crate::{
     context::{self, Attempt},
     request::Carrier,
-    trace::{self, Propagation, Sampling, TraceContext},
+    trace::{self, Propagation, TraceContext},
 };
 
 /// Takes the trace from an inbound request. See the [module](super).
@@ -59,8 +59,7 @@ impl ServerTraceLayer {
             }
             None
         };
-        // Where nobody has decided, W3C headers further on need a decision: recorded.
-        caller.map_or_else(|| TraceContext::root().with_sampling(Sampling::Accepted), |caller| caller.child())
+        caller.map_or_else(TraceContext::root, |caller| caller.child())
     }
 }
 
