@@ -1,0 +1,186 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep_until};
+use tower::BoxError;
+use tower_service::Service;
+
+use super::{
+    budget::{Spent, Token},
+    decision::Course,
+    layer::{Plan, Shared},
+};
+use crate::{
+    Classify, Error,
+    context::{self, Attempt, CallFacts, Ended},
+    request::Replay,
+};
+
+pin_project! {
+    /// The response of a [`Retry`](super::Retry).
+    ///
+    /// Bounded, against our custom, since it holds the attempt under way and what makes the next one.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, Req, C>
+    where
+        S: Service<Req::Attempt>,
+        Req: Replay,
+    {
+        shared: Arc<Shared<C>>,
+        course: Course,
+        attempt: Attempt,
+        // The instance that later attempts call, and what they are made from. Gone once there will be none.
+        again: Option<(S, Req::Kept)>,
+        #[pin]
+        state: State<S::Future, Req::Attempt>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, A> {
+        Attempting {
+            #[pin]
+            future: F,
+            // What this attempt cost, until its result is known: our own rejection costs nothing.
+            spent: Option<Spent>,
+        },
+        Waiting {
+            #[pin]
+            sleep: Sleep,
+            next: Option<Next<A>>,
+        },
+        Readying {
+            next: Option<Next<A>>,
+        },
+    }
+}
+
+/// The attempt to come. Dropped before it is sent, it gives its token back.
+struct Next<A> {
+    request: A,
+    requeue: bool,
+    token: Token,
+}
+
+impl<S, Req, C> ResponseFuture<S, Req, C>
+where
+    S: Service<Req::Attempt>,
+    Req: Replay,
+{
+    pub(super) fn new(
+        shared: Arc<Shared<C>>,
+        course: Course,
+        attempt: Attempt,
+        again: Option<(S, Req::Kept)>,
+        future: S::Future,
+    ) -> Self {
+        Self { shared, course, attempt, again, state: State::Attempting { future, spent: None } }
+    }
+}
+
+impl<S, Req, C> Future for ResponseFuture<S, Req, C>
+where
+    S: Service<Req::Attempt>,
+    S::Error: Into<BoxError>,
+    Req: Replay,
+    C: Classify<S::Response>,
+{
+    type Output = Result<S::Response, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let _clock = context::enter_clock();
+        let mut this = self.project();
+        loop {
+            let state = match this.state.as_mut().project() {
+                StateProj::Attempting { future, spent } => {
+                    let polled = {
+                        let _attempt = context::enter_attempt(this.attempt);
+                        future.poll(cx)
+                    };
+                    let result = ready!(polled).map_err(Error::from_any);
+                    if let (Some(spent), Err(error)) = (spent.take(), &result)
+                        && error.is_rejected()
+                    {
+                        spent.refund();
+                    }
+                    let planned = this.shared.plan(this.course, &result).and_then(|plan| {
+                        let (_, kept) = this.again.as_mut().ok_or(Ended::AttemptsExhausted)?;
+                        // Before the response goes: if nothing is left to send, it is the answer.
+                        let request = Req::again(kept, this.course.seen).ok_or(Ended::NotReplayable)?;
+                        Ok((plan, request))
+                    });
+                    let (Plan { start, wait, requeue, token }, request) = match planned {
+                        Ok(planned) => planned,
+                        Err(ended) => {
+                            *this.again = None;
+                            return Poll::Ready(finish(this.course, result, ended));
+                        }
+                    };
+                    tracing::debug!(
+                        target: "hopvine::retry",
+                        attempt = this.course.attempts,
+                        error = result.as_ref().err().map(tracing::field::display),
+                        ?wait,
+                        requeue,
+                        "attempt failed, trying again"
+                    );
+                    // The connection of a response that nobody will read is free before the wait, not after.
+                    drop(result);
+                    this.attempt.next();
+                    let next = Some(Next { request, requeue, token });
+                    if wait.is_zero() { State::Readying { next } } else { State::Waiting { sleep: sleep_until(start), next } }
+                }
+                StateProj::Waiting { sleep, next } => {
+                    ready!(sleep.poll(cx));
+                    State::Readying { next: next.take() }
+                }
+                StateProj::Readying { next } => {
+                    let (inner, _) = this.again.as_mut().expect("kept until the last attempt is sent");
+                    // Time has passed since this poll began: in the attempt before, or asleep.
+                    context::refresh_clock();
+                    let _attempt = context::enter_attempt(this.attempt);
+                    if let Err(error) = ready!(inner.poll_ready(cx)) {
+                        // Never sent: its token goes back.
+                        *next = None;
+                        *this.again = None;
+                        return Poll::Ready(finish(this.course, Err(Error::from_any(error)), Ended::Answered));
+                    }
+                    let Next { request, requeue, token } = next.take().expect("left as soon as it is sent");
+                    let spent = Some(token.sent());
+                    this.shared.count_retry(requeue);
+                    this.course.attempts += 1;
+                    let future = inner.call(request);
+                    if this.course.attempts >= this.course.max_attempts {
+                        // The last one: nothing needs to be kept beside it.
+                        *this.again = None;
+                    }
+                    State::Attempting { future, spent }
+                }
+            };
+            this.state.set(state);
+        }
+    }
+}
+
+/// Tells how the call ended, beside its result.
+fn finish<Res>(course: &Course, result: Result<Res, Error>, ended: Ended) -> Result<Res, Error> {
+    context::set_last_call(CallFacts { attempts: course.attempts, ended });
+    result.map_err(|error| error.with_attempts(course.attempts))
+}
+
+impl<S, Req, C> fmt::Debug for ResponseFuture<S, Req, C>
+where
+    S: Service<Req::Attempt>,
+    Req: Replay,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").field("course", &self.course).finish_non_exhaustive()
+    }
+}
