@@ -135,7 +135,11 @@ where
                     drop(result);
                     this.attempt.next();
                     let next = Some(Next { request, requeue, token });
-                    if wait.is_zero() { State::Readying { next } } else { State::Waiting { sleep: sleep_until(start), next } }
+                    if wait.is_zero() {
+                        State::Readying { next }
+                    } else {
+                        State::Waiting { sleep: sleep_until(start), next }
+                    }
                 }
                 StateProj::Waiting { sleep, next } => {
                     ready!(sleep.poll(cx));

@@ -106,7 +106,8 @@ impl<C> RetryLayer<C> {
 
     fn rebuild<D>(self, change: impl FnOnce(Shared<C>) -> Shared<D>) -> RetryLayer<D> {
         // A clone of this layer keeps its own counts and name; policy, budget and classifier are the same ones.
-        let shared = Arc::try_unwrap(self.shared).unwrap_or_else(|shared| shared.with_classify(Arc::clone(&shared.classify)));
+        let shared =
+            Arc::try_unwrap(self.shared).unwrap_or_else(|shared| shared.with_classify(Arc::clone(&shared.classify)));
         RetryLayer { shared: Arc::new(change(shared)) }
     }
 }

@@ -2,10 +2,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Policy, PolicyError,
-    live::Ratio,
-};
+use crate::{Policy, PolicyError, live::Ratio};
 
 /// The settings of a [`RetryLayer`](super::RetryLayer).
 ///

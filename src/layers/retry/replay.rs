@@ -36,7 +36,10 @@ enum Source<B> {
     /// Sent once.
     Once(B),
     /// Reads the shared body, as long as its generation is the current one.
-    Shared { shared: Shared<B>, generation: u32 },
+    Shared {
+        shared: Shared<B>,
+        generation: u32,
+    },
 }
 
 type Shared<B> = Arc<Mutex<State<B>>>;
@@ -94,7 +97,7 @@ impl<B: Body + Unpin> Replay for http::Request<B> {
         let body = kept.body.again()?;
         let mut head = kept.head.clone();
         let is_grpc = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
-        if head.headers.get(CONTENT_TYPE).is_some_and(is_grpc) {
+        if earlier > 0 && head.headers.get(CONTENT_TYPE).is_some_and(is_grpc) {
             head.headers.insert("grpc-previous-rpc-attempts", earlier.into());
         }
         Some(http::Request::from_parts(head, body))
@@ -236,7 +239,7 @@ where
     }
 
     fn keep(&mut self, chunk: &Bytes) {
-        if !self.keep {
+        if !self.keep || chunk.is_empty() {
             return;
         }
         let to_come = usize::try_from(self.rest.size_hint().lower()).unwrap_or(usize::MAX);
@@ -246,7 +249,7 @@ where
             self.keep = false;
             self.kept = VecDeque::new();
             self.position = 0;
-        } else if !chunk.is_empty() {
+        } else {
             self.kept_bytes += chunk.len();
             self.kept.push_back(chunk.clone());
             self.position += 1;
@@ -302,7 +305,11 @@ where
             }
             Source::Shared { shared, generation } => {
                 let mut state = lock(shared);
-                if state.generation == *generation { state.poll_frame(cx) } else { Poll::Ready(Some(Err(superseded()))) }
+                if state.generation == *generation {
+                    state.poll_frame(cx)
+                } else {
+                    Poll::Ready(Some(Err(superseded())))
+                }
             }
         }
     }
@@ -352,5 +359,267 @@ impl<B> fmt::Debug for ReplayBody<B> {
 impl<B> fmt::Debug for KeptRequest<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeptRequest").field("head", &self.head).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Wake;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Pending,
+        Data(Vec<u8>),
+        Trailers,
+        Break,
+    }
+
+    /// A body by script. Panics, as some do, when polled after its end.
+    #[derive(Clone, Debug)]
+    struct Script {
+        steps: VecDeque<Step>,
+        exact: bool,
+        ended: bool,
+    }
+
+    impl Script {
+        fn new(steps: Vec<Step>, exact: bool) -> Self {
+            Self { steps: steps.into(), exact, ended: false }
+        }
+
+        fn bytes(&self) -> Vec<u8> {
+            let data = |step: &Step| if let Step::Data(data) = step { data.clone() } else { Vec::new() };
+            self.steps.iter().flat_map(data).collect()
+        }
+    }
+
+    impl Body for Script {
+        type Data = Bytes;
+        type Error = std::io::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+            assert!(!self.ended, "polled after its end");
+            let step = self.steps.pop_front();
+            self.ended = matches!(step, None | Some(Step::Trailers | Step::Break));
+            Poll::Ready(match step {
+                Some(Step::Pending) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Some(Step::Data(data)) => Some(Ok(Frame::data(data.into()))),
+                Some(Step::Trailers) => Some(Ok(Frame::trailers(trailers()))),
+                Some(Step::Break) => Some(Err(std::io::Error::other("broken"))),
+                None => None,
+            })
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.exact && self.steps.is_empty()
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            if self.exact { SizeHint::with_exact(self.bytes().len() as u64) } else { SizeHint::new() }
+        }
+    }
+
+    fn trailers() -> HeaderMap {
+        HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static("7"))])
+    }
+
+    /// What an attempt read of its body.
+    #[derive(Debug, Default)]
+    struct Read {
+        data: Vec<u8>,
+        trailers: bool,
+        ended: bool,
+        broken: bool,
+    }
+
+    fn read<B>(body: &mut ReplayBody<B>, polls: usize) -> Read
+    where
+        B: Body + Unpin,
+        B::Error: Into<BoxError>,
+    {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut read = Read::default();
+        for _ in 0..polls {
+            let (hint, at_end) = (body.size_hint(), body.is_end_stream());
+            let frame = match Pin::new(&mut *body).poll_frame(&mut cx) {
+                Poll::Pending => continue,
+                Poll::Ready(frame) => frame,
+            };
+            assert!(frame.is_none() || !at_end, "said it was at its end, and was not");
+            match frame {
+                None => read.ended = true,
+                Some(Err(_)) => read.broken = true,
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        assert!(hint.upper().is_none_or(|most| data.len() as u64 <= most), "more than announced");
+                        read.data.extend_from_slice(&data);
+                    }
+                    Err(frame) => read.trailers = frame.into_trailers().is_ok_and(|map| map == trailers()),
+                },
+            }
+            if read.ended || read.broken {
+                break;
+            }
+        }
+        read
+    }
+
+    fn request<B: Body + Unpin>(body: B, limit: usize) -> (http::Request<ReplayBody<B>>, KeptRequest<B>) {
+        http::Request::post("/").body(body).unwrap().split(limit)
+    }
+
+    fn scripts() -> impl Strategy<Value = (Vec<Step>, bool)> {
+        let step = prop_oneof![
+            1 => Just(Step::Pending),
+            4 => prop::collection::vec(any::<u8>(), 0..40).prop_map(Step::Data),
+        ];
+        let end = prop_oneof![3 => Just(None), 2 => Just(Some(Step::Trailers)), 1 => Just(Some(Step::Break))];
+        (prop::collection::vec(step, 1..12), end, any::<bool>()).prop_map(|(mut steps, end, exact)| {
+            let exact = exact && end.is_none() && steps.iter().any(|step| matches!(step, Step::Data(_)));
+            steps.extend(end);
+            (steps, exact)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn each_attempt_reads_the_same_body_as_long_as_it_fits(
+            (steps, exact) in scripts(),
+            limit in 0..400usize,
+            cuts in prop::collection::vec(0..30usize, 1..6),
+        ) {
+            let script = Script::new(steps.clone(), exact);
+            let whole = script.bytes();
+            let (first, mut kept) = request(script, limit);
+            let mut body = first.into_body();
+            for cut in cuts {
+                let read = read(&mut body, cut);
+                prop_assert!(whole.starts_with(&read.data), "{read:?}");
+                if read.ended {
+                    prop_assert_eq!(&read.data, &whole);
+                    prop_assert_eq!(read.trailers, matches!(steps.last(), Some(Step::Trailers)));
+                }
+
+                // By what was taken of the original, and nothing else, another attempt can be made or not.
+                let left = lock(kept.body.0.as_ref().unwrap()).rest.steps.len();
+                let taken = &steps[..steps.len() - left];
+                let chunks: Vec<usize> = taken
+                    .iter()
+                    .filter_map(|step| if let Step::Data(data) = step { Some(data.len()) } else { None })
+                    .filter(|len| *len > 0)
+                    .collect();
+                let bytes = if exact && !chunks.is_empty() { whole.len() } else { chunks.iter().sum() };
+                let fits = bytes <= limit && chunks.len() <= limit / CHUNK + 1;
+                let broken = taken.iter().any(|step| matches!(step, Step::Break));
+                let held: usize = lock(kept.body.0.as_ref().unwrap()).kept.iter().map(Bytes::len).sum();
+                prop_assert!(held <= limit);
+
+                let next = http::Request::again(&mut kept, 1);
+                prop_assert_eq!(next.is_some(), fits && !broken);
+                let Some(next) = next else { break };
+                // The old one is cut off, even where a connection still holds it.
+                prop_assert!(self::read(&mut body, 1).broken);
+                body = next.into_body();
+                if exact {
+                    prop_assert_eq!(body.size_hint().exact(), Some(whole.len() as u64));
+                }
+            }
+            // Now no further attempt is wanted: the last one still reads all of it, and nothing is held.
+            let shared = kept.body.0.clone().unwrap();
+            drop(kept);
+            read(&mut body, 100);
+            prop_assert!(lock(&shared).kept.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_attempt_goes_on_where_the_one_before_stopped_reading() {
+        let script = Script::new(vec![Step::Data(b"ab".into()), Step::Data(b"cd".into()), Step::Trailers], false);
+        let (first, mut kept) = request(script, 100);
+        assert_eq!(read(&mut first.into_body(), 1).data, b"ab");
+        let second = read(&mut http::Request::again(&mut kept, 1).unwrap().into_body(), 10);
+        assert_eq!((&*second.data, second.trailers, second.ended), (&b"abcd"[..], true, true));
+        let third = read(&mut http::Request::again(&mut kept, 2).unwrap().into_body(), 10);
+        assert_eq!((&*third.data, third.trailers, third.ended), (&b"abcd"[..], true, true));
+    }
+
+    #[test]
+    fn a_body_of_any_length_goes_again_while_none_of_it_was_read() {
+        let (first, mut kept) = request(http_body_util::Full::new(Bytes::from(vec![7; 1_000_000])), 10);
+        drop(first);
+        let mut second = http::Request::again(&mut kept, 0).unwrap().into_body();
+        assert_eq!(read(&mut second, 10).data.len(), 1_000_000);
+        assert!(http::Request::again(&mut kept, 1).is_none());
+    }
+
+    #[test]
+    fn an_empty_body_is_kept_for_nothing_and_goes_again_for_ever() {
+        let (first, mut kept) = request(http_body_util::Empty::<Bytes>::new(), 10);
+        assert!(kept.body.0.is_none() && first.body().is_end_stream());
+        for earlier in 0..10 {
+            let mut body = http::Request::again(&mut kept, earlier).unwrap().into_body();
+            assert_eq!(body.size_hint().exact(), Some(0));
+            assert!(read(&mut body, 1).ended);
+        }
+    }
+
+    #[test]
+    fn a_body_in_tiny_chunks_does_not_cost_many_times_its_bytes() {
+        let (first, mut kept) = request(Script::new(vec![Step::Data(vec![1]); 3_000], false), 64 * 1024);
+        assert_eq!(read(&mut first.into_body(), 4_000).data.len(), 3_000);
+        assert!(http::Request::again(&mut kept, 1).is_none());
+    }
+
+    #[test]
+    fn a_connection_that_waits_for_the_body_is_told_that_it_was_superseded() {
+        struct Told(std::sync::atomic::AtomicBool);
+        impl Wake for Told {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let told = Arc::new(Told(false.into()));
+        let (_sender, channel) = http_body_util::channel::Channel::<Bytes>::new(1);
+        let (first, mut kept) = request(channel, 100);
+        let mut body = first.into_body();
+        let waker = Waker::from(Arc::clone(&told));
+        assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(&waker)).is_pending());
+        let _second = http::Request::again(&mut kept, 1).unwrap();
+        assert!(told.0.load(std::sync::atomic::Ordering::Relaxed));
+        assert!(read(&mut body, 1).broken);
+    }
+
+    #[test]
+    fn the_head_is_the_same_again_and_a_grpc_server_is_told_the_number() {
+        let build = |kind: &str| {
+            http::Request::put("/a?b=c").version(http::Version::HTTP_2).header(CONTENT_TYPE, kind).extension(7u8)
+        };
+        let (_, mut kept) = build("text/plain").body(http_body_util::Empty::<Bytes>::new()).unwrap().split(0);
+        let again = http::Request::again(&mut kept, 1).unwrap();
+        assert_eq!((again.method().as_str(), again.uri().to_string()), ("PUT", "/a?b=c".to_owned()));
+        assert_eq!((again.version(), again.extensions().get::<u8>()), (http::Version::HTTP_2, Some(&7)));
+        assert_eq!(again.headers().len(), 1);
+
+        let body = http_body_util::Empty::<Bytes>::new();
+        let (first, mut kept) = build("application/grpc+proto").body(body).unwrap().split(0);
+        let told = |headers: &HeaderMap| {
+            headers.get("grpc-previous-rpc-attempts").map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(told(first.headers()), None);
+        for earlier in 1..=3 {
+            let again = http::Request::again(&mut kept, earlier).unwrap();
+            assert_eq!(told(again.headers()), Some(earlier.to_string()));
+        }
+        assert_eq!(told(http::Request::again(&mut kept, 0).unwrap().headers()), None);
     }
 }

@@ -120,7 +120,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::live::Ratio;
+    use crate::{Policy, live::Ratio};
 
     fn policy(thousandths: u32, cap: u32, start: u32, refill_per_second: u32) -> BudgetPolicy {
         BudgetPolicy { ratio: Ratio(f64::from(thousandths) / 1000.0), cap, start: start.min(cap), refill_per_second }
