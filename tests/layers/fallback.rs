@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    future::{Future, poll_fn, ready},
+    future::{Future, Ready, poll_fn, ready},
     pin::pin,
     sync::{
         Arc, Mutex,
@@ -32,18 +32,18 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use crate::support::{Answer, Query};
 
 /// A service that always ends like this.
-fn always<Req, Res: Clone>(
+fn always<Req, Res>(
     result: Result<Res, ErrorKind>,
 ) -> impl Service<Req, Response = Res, Error = Error, Future: Send> + Clone
 where
-    Res: Send,
+    Res: Clone + Send,
 {
     service_fn(move |_: Req| ready(result.clone().map_err(Error::new)))
 }
 
 /// A fallback that answers with 7 rows, and keeps why it was asked.
-fn seven() -> (FallbackLayer<Function<impl Fn(Why) -> std::future::Ready<Result<Answer, Error>>>>, Arc<Mutex<Vec<Why>>>)
-{
+#[allow(clippy::type_complexity, reason = "a layer of a closure, and what it saw")]
+fn seven() -> (FallbackLayer<Function<impl Fn(Why) -> Ready<Result<Answer, Error>>>>, Arc<Mutex<Vec<Why>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&asked);
     let layer = FallbackLayer::new(move |why| {
@@ -97,7 +97,7 @@ async fn only_what_the_classifier_calls_bad_is_answered() {
         Ok::<_, Error>(Response::builder().status(203).body(why.retry_after()).unwrap())
     });
     for (status, answered) in [(200, false), (404, false), (429, true), (500, true), (503, true)] {
-        let service = service_fn(|_: ()| async move {
+        let service = service_fn(|()| async move {
             Ok::<_, Error>(Response::builder().status(status).header("retry-after", "9").body(None).unwrap())
         });
         let response = layer.layer(service).oneshot(()).await.unwrap();
@@ -384,7 +384,7 @@ struct Upstream;
 impl<Req> Service<Req> for Upstream {
     type Response = Answer;
     type Error = tower::BoxError;
-    type Future = std::future::Ready<Result<Answer, tower::BoxError>>;
+    type Future = Ready<Result<Answer, tower::BoxError>>;
 
     fn poll_ready(&mut self, _cx: &mut std::task::Context<'_>) -> Poll<Result<(), tower::BoxError>> {
         Poll::Ready(Ok(()))

@@ -205,7 +205,7 @@ where
             return Poll::Pending;
         };
         Poll::Ready(match next {
-            Some(Ok(frame)) => self.pass(frame),
+            Some(Ok(frame)) => Some(self.pass(frame)),
             Some(Err(error)) => {
                 self.end = End::Broken;
                 Some(Err(Error::from_any(error)))
@@ -218,7 +218,7 @@ where
     }
 
     /// Passes a frame of the original on, and keeps it if there is room.
-    fn pass(&mut self, frame: Frame<B::Data>) -> Option<Result<Frame<Bytes>, Error>> {
+    fn pass(&mut self, frame: Frame<B::Data>) -> Result<Frame<Bytes>, Error> {
         let frame = match frame.into_data() {
             Ok(mut data) => {
                 let chunk = data.copy_to_bytes(data.remaining());
@@ -232,10 +232,10 @@ where
                     Frame::trailers(trailers)
                 }
                 // `http_body` has no third kind of frame; one that came later could not be kept.
-                Err(_) => return Some(Err(Error::new(ErrorKind::Upstream).with_layer("retry"))),
+                Err(_) => return Err(Error::new(ErrorKind::Upstream).with_layer("retry")),
             },
         };
-        Some(Ok(frame))
+        Ok(frame)
     }
 
     fn keep(&mut self, chunk: &Bytes) {
