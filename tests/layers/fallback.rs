@@ -269,8 +269,8 @@ async fn it_knows_how_the_attempts_ended_and_so_does_the_caller() {
     // Nor is what the fallback's own calls leave taken for the call's.
     let retry = RetryLayer::new(RetryPolicy::default()).unwrap();
     let layer = FallbackLayer::service(retry.layer(always(Ok(Answer::Rows(1)))));
-    outcome(layer.layer(retry.layer(always(Err::<Answer, _>(ErrorKind::CircuitOpen))))).await.unwrap();
-    assert_eq!(context::last_call(), CallFacts { attempts: 1, ended: Ended::Answered });
+    outcome(layer.layer(retry.layer(always(Ok(Answer::Broken))))).await.unwrap();
+    assert_eq!(context::last_call(), CallFacts { attempts: 3, ended: Ended::AttemptsExhausted });
 }
 
 #[tokio::test(start_paused = true)]

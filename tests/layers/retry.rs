@@ -4,6 +4,7 @@ use std::{
     collections::HashSet,
     convert::Infallible,
     future::{Future, poll_fn},
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -488,6 +489,24 @@ async fn one_deadline_holds_over_attempts_and_waits() {
     assert_eq!(log.elapsed(), 100, "cut off exactly there");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_attempt_made_in_the_same_poll_as_the_last_one_reads_the_clock_anew() {
+    let (log, read) = (Log::new(), Arc::new(Mutex::new(Vec::new())));
+    let times = Arc::clone(&read);
+    let upstream = log.service(move |_, _: Query| {
+        times.lock().unwrap().push(context::now());
+        poll_fn(|cx| {
+            context::now();
+            // Sets the paused clock forward within this very poll.
+            let _ = pin!(tokio::time::advance(Duration::from_secs(1))).poll(cx);
+            Poll::Ready(Err::<Answer, _>(Error::new(ErrorKind::Connect)))
+        })
+    });
+    layer(2).layer(upstream).oneshot(Query::read("q")).await.unwrap_err();
+    let read = read.lock().unwrap();
+    assert_eq!(read[1] - read[0], Duration::from_secs(1));
+}
+
 /// Something held as long as it lives.
 struct Held(Arc<AtomicU32>);
 
@@ -723,16 +742,17 @@ async fn each_attempt_waits_until_the_service_inside_is_ready() {
 async fn a_service_that_dies_between_two_attempts_ends_the_call() {
     let (mock, mut handle) = tower_test::mock::pair::<Query, Answer>();
     let budget = budget(0, 10);
-    let service = layer(3).budget(budget.clone()).layer(mock);
+    let mut call = Box::pin(layer(3).budget(budget.clone()).layer(mock).oneshot(Query::read("q")));
     handle.allow(1);
-    let (result, ()) = futures_util::join!(service.oneshot(Query::read("q")), async {
+    let (result, ()) = futures_util::join!(call.as_mut(), async {
         let (_, respond) = handle.next_request().await.unwrap();
         handle.send_error("gone");
         respond.send_response(Answer::Broken);
     });
     let error = result.unwrap_err();
     assert_eq!((error.kind(), error.attempts()), (ErrorKind::Upstream, 1));
-    assert_eq!(balance(&budget), 10_000, "never sent");
+    assert_eq!(balance(&budget), 10_000, "never sent, and back before the future is dropped");
+    drop(call);
 }
 
 /// Panics unless the very instance that is called was ready; a clone is not.

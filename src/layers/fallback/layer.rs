@@ -61,7 +61,8 @@ impl<S> FallbackLayer<Other<S>> {
     /// Answers by another service, which gets the request again.
     ///
     /// Each call pays for that: its head is copied and its body is kept as it passes
-    /// ([`Replay`](crate::request::Replay)), 64 KiB of it; a call whose body was longer keeps its own result.
+    /// ([`Replay`](crate::request::Replay)), 64 KiB of it; a call whose body was longer keeps its own result. The service inside gets the request as
+    /// [`Replay::Attempt`](crate::request::Replay::Attempt). Calls can be spawned if `other` is `Send + Sync`.
     pub fn service(other: S) -> Self {
         Self::answer(Other { service: other, replay_limit: REPLAY_LIMIT })
     }

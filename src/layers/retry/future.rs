@@ -188,3 +188,44 @@ where
         f.debug_struct("ResponseFuture").field("course", &self.course).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use http_body_util::Empty;
+    use tower::{Layer, ServiceExt, service_fn};
+
+    use super::*;
+    use crate::{
+        ErrorKind,
+        layers::retry::{ReplayBody, RetryLayer, RetryPolicy},
+    };
+
+    /// Stands for a balancer, which adds its pick in `call`, or in `poll` if it had to wait.
+    #[tokio::test(start_paused = true)]
+    async fn the_next_attempt_knows_the_endpoints_that_were_tried() {
+        type Request<B> = http::Request<ReplayBody<B>>;
+        let known = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&known);
+        let balancer = service_fn(move |_: Request<Empty<bytes::Bytes>>| {
+            let attempt = context::attempt();
+            let number = u64::from(attempt.number());
+            log.lock().unwrap().push([1, 2, 3].map(|endpoint| attempt.has_tried(endpoint)));
+            if number == 1 {
+                context::tried(number);
+            }
+            async move {
+                tokio::task::yield_now().await;
+                if number > 1 {
+                    context::tried(number);
+                }
+                Err::<http::Response<()>, _>(Error::new(ErrorKind::Upstream))
+            }
+        });
+        let request = http::Request::get("/").body(Empty::new()).unwrap();
+        RetryLayer::new(RetryPolicy::default()).unwrap().layer(balancer).oneshot(request).await.unwrap_err();
+        assert_eq!(*known.lock().unwrap(), [[false, false, false], [true, false, false], [true, true, false]]);
+        assert!(context::attempt().is_fresh(), "the caller's own facts are untouched");
+    }
+}
