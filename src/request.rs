@@ -71,39 +71,52 @@ impl<B> Idempotent for http::Request<B> {
     }
 }
 
-/// A request that can be made again.
+/// A request that can be made more than once.
 ///
-/// For a request that is cheap to clone:
+/// A retry layer splits a request into the attempt it sends and what it keeps to make it again. For
+/// [`http::Request`] the body is kept as it passes ([`ReplayBody`](crate::layers::retry::ReplayBody)), never read ahead.
+/// For a request that is a plain value both are the value:
 ///
 /// ```
 /// use hopvine::request::Replay;
 ///
 /// #[derive(Clone)]
-/// struct Query(String);
+/// struct Lookup {
+///     key: String,
+/// }
 ///
-/// impl Replay for Query {
+/// impl Replay for Lookup {
 ///     type Attempt = Self;
-///     type Kept = std::iter::Repeat<Self>;
-///
-///     fn keep(self, _limit: usize) -> (Self, Self::Kept) {
-///         (self.clone(), std::iter::repeat(self))
-///     }
+///     type Kept = Self;
 ///
 ///     fn once(self) -> Self {
 ///         self
 ///     }
+///
+///     fn split(self, _limit: usize) -> (Self, Self) {
+///         (self.clone(), self)
+///     }
+///
+///     fn again(kept: &mut Self, _earlier: u32) -> Option<Self> {
+///         Some(kept.clone())
+///     }
 /// }
 /// ```
 pub trait Replay: Sized {
-    /// What is sent: the request itself, or one with a body that remembers.
+    /// What is sent.
     type Attempt;
+    /// What is kept to make another attempt. Dropped as soon as there will be none.
+    type Kept;
 
-    /// What is kept to make it again: each `next` is one more attempt, `None` says that it cannot be made again now.
-    type Kept: Iterator<Item = Self::Attempt>;
-
-    /// The first attempt, and what is kept for more. At most `limit` bytes of a body are kept.
-    fn keep(self, limit: usize) -> (Self::Attempt, Self::Kept);
-
-    /// The only attempt; nothing is kept.
+    /// The only attempt: nothing is kept.
     fn once(self) -> Self::Attempt;
+
+    /// The first attempt, and what is kept: of a body at most `limit` bytes.
+    fn split(self, limit: usize) -> (Self::Attempt, Self::Kept);
+
+    /// Another attempt, or `None` if what was kept no longer makes one: the body outgrew the limit, or broke. The
+    /// attempt before must not be read any further from here on.
+    ///
+    /// `earlier` attempts may have been seen by a server; tell it, where the protocol has a word for that.
+    fn again(kept: &mut Self::Kept, earlier: u32) -> Option<Self::Attempt>;
 }

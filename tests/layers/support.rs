@@ -7,7 +7,7 @@ use std::{future::Future, pin::pin, task::Poll};
 
 use hopvine::{
     outcome::{Classified, Failure, Outcome},
-    request::{Carrier, Idempotent},
+    request::{Carrier, Idempotent, Replay},
 };
 
 /// A request that is no HTTP.
@@ -32,6 +32,23 @@ impl Carrier for Query {}
 impl Idempotent for Query {
     fn is_idempotent(&self) -> bool {
         !self.write
+    }
+}
+
+impl Replay for Query {
+    type Attempt = Self;
+    type Kept = Self;
+
+    fn once(self) -> Self {
+        self
+    }
+
+    fn split(self, _limit: usize) -> (Self, Self) {
+        (self.clone(), self)
+    }
+
+    fn again(kept: &mut Self, _earlier: u32) -> Option<Self> {
+        Some(kept.clone())
     }
 }
 

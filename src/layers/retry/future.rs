@@ -2,9 +2,8 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use pin_project_lite::pin_project;
@@ -13,72 +12,84 @@ use tower::BoxError;
 use tower_service::Service;
 
 use super::{
-    budget::{Token, backoff},
-    layer::Shared,
+    budget::{Spent, Token},
+    decision::Course,
+    layer::{Plan, Shared},
 };
 use crate::{
-    Error, Outcome,
+    Classify, Error,
     context::{self, Attempt, CallFacts, Ended},
-    outcome::{Classify, Failure, Pushback},
+    request::Replay,
 };
 
 pin_project! {
-    /// Made by [`Retry`](super::Retry).
-    pub struct ResponseFuture<S, F, A, K, C> {
-        #[pin]
-        state: State<F>,
-        // For the attempts after the first.
-        service: S,
-        kept: Option<K>,
-        next: Option<(A, Token)>,
-        idempotent: bool,
+    /// The response of a [`Retry`](super::Retry).
+    ///
+    /// Bounded, against our custom, since it holds the attempt under way and what makes the next one.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, Req, C>
+    where
+        S: Service<Req::Attempt>,
+        Req: Replay,
+    {
+        shared: Arc<Shared<C>>,
+        course: Course,
         attempt: Attempt,
-        // Waits so far: an attempt that surely never ran is sent again without one.
-        waits: u32,
-        shared: Arc<Shared>,
-        classify: Arc<C>,
+        // The instance that later attempts call, and what they are made from. Gone once there will be none.
+        again: Option<(S, Req::Kept)>,
+        #[pin]
+        state: State<S::Future, Req::Attempt>,
     }
 }
 
 pin_project! {
-    #[project = StateProjection]
-    enum State<F> {
-        Calling { #[pin] call: F },
-        Waiting { #[pin] wait: Sleep },
-        Readying,
+    #[project = StateProj]
+    enum State<F, A> {
+        Attempting {
+            #[pin]
+            future: F,
+            // What this attempt cost, until its result is known: our own rejection costs nothing.
+            spent: Option<Spent>,
+        },
+        Waiting {
+            #[pin]
+            sleep: Sleep,
+            next: Option<Next<A>>,
+        },
+        Readying {
+            next: Option<Next<A>>,
+        },
     }
 }
 
-/// What to do after an attempt.
-enum Verdict {
-    Done(Ended),
-    /// It surely never ran.
-    Requeue,
-    /// After this wait, or the usual one.
-    Retry(Option<Duration>),
+/// The attempt to come. Dropped before it is sent, it gives its token back.
+struct Next<A> {
+    request: A,
+    requeue: bool,
+    token: Token,
 }
 
-impl<S, F, A, K, C> ResponseFuture<S, F, A, K, C> {
-    pub(super) fn new(
-        call: F,
-        service: S,
-        kept: Option<K>,
-        idempotent: bool,
-        attempt: Attempt,
-        shared: Arc<Shared>,
-        classify: Arc<C>,
-    ) -> Self {
-        let state = State::Calling { call };
-        Self { state, service, kept, next: None, idempotent, attempt, waits: 0, shared, classify }
-    }
-}
-
-impl<S, F, A, K, C> Future for ResponseFuture<S, F, A, K, C>
+impl<S, Req, C> ResponseFuture<S, Req, C>
 where
-    S: Service<A, Future = F>,
+    S: Service<Req::Attempt>,
+    Req: Replay,
+{
+    pub(super) fn new(
+        shared: Arc<Shared<C>>,
+        course: Course,
+        attempt: Attempt,
+        again: Option<(S, Req::Kept)>,
+        future: S::Future,
+    ) -> Self {
+        Self { shared, course, attempt, again, state: State::Attempting { future, spent: None } }
+    }
+}
+
+impl<S, Req, C> Future for ResponseFuture<S, Req, C>
+where
+    S: Service<Req::Attempt>,
     S::Error: Into<BoxError>,
-    F: Future<Output = Result<S::Response, S::Error>>,
-    K: Iterator<Item = A>,
+    Req: Replay,
     C: Classify<S::Response>,
 {
     type Output = Result<S::Response, Error>;
@@ -87,127 +98,134 @@ where
         let _clock = context::enter_clock();
         let mut this = self.project();
         loop {
-            match this.state.as_mut().project() {
-                StateProjection::Calling { call } => {
-                    let result = {
+            let state = match this.state.as_mut().project() {
+                StateProj::Attempting { future, spent } => {
+                    let polled = {
                         let _attempt = context::enter_attempt(this.attempt);
-                        ready!(call.poll(cx)).map_err(Error::from_any)
+                        future.poll(cx)
                     };
-                    let outcome = this.classify.classify(result.as_ref());
-                    if outcome == Outcome::Success {
-                        this.shared.budget.deposit();
+                    let result = ready!(polled).map_err(Error::from_any);
+                    if let (Some(spent), Err(error)) = (spent.take(), &result)
+                        && error.is_rejected()
+                    {
+                        spent.refund();
                     }
-                    let verdict = judge(outcome, &result, *this.idempotent, &**this.classify);
-                    let number = this.attempt.number();
-                    let (request, token, wait) = match plan(&verdict, number, *this.waits, this.kept, this.shared) {
-                        Ok(plan) => plan,
-                        Err(ended) => return Poll::Ready(end(result, number, ended)),
+                    let planned = this.shared.plan(this.course, &result).and_then(|plan| {
+                        let (_, kept) = this.again.as_mut().ok_or(Ended::AttemptsExhausted)?;
+                        // Before the response goes: if nothing is left to send, it is the answer.
+                        let request = Req::again(kept, this.course.seen).ok_or(Ended::NotReplayable)?;
+                        Ok((plan, request))
+                    });
+                    let (Plan { start, wait, requeue, token }, request) = match planned {
+                        Ok(planned) => planned,
+                        Err(ended) => {
+                            *this.again = None;
+                            return Poll::Ready(finish(this.course, result, ended));
+                        }
                     };
-                    // Its connection is free for the next attempt, before the wait.
+                    tracing::debug!(
+                        target: "hopvine::retry",
+                        attempt = this.course.attempts,
+                        error = result.as_ref().err().map(tracing::field::display),
+                        ?wait,
+                        requeue,
+                        "attempt failed, trying again"
+                    );
+                    // The connection of a response that nobody will read is free before the wait, not after.
                     drop(result);
                     this.attempt.next();
-                    *this.next = Some((request, token));
-                    if let Some(wait) = wait {
-                        *this.waits += 1;
-                        this.state.set(State::Waiting { wait: sleep_until(context::now() + wait) });
+                    let next = Some(Next { request, requeue, token });
+                    if wait.is_zero() {
+                        State::Readying { next }
                     } else {
-                        this.shared.requeues.fetch_add(1, Relaxed);
-                        this.state.set(State::Readying);
+                        State::Waiting { sleep: sleep_until(start), next }
                     }
                 }
-                StateProjection::Waiting { wait } => {
-                    ready!(wait.poll(cx));
-                    this.state.set(State::Readying);
+                StateProj::Waiting { sleep, next } => {
+                    ready!(sleep.poll(cx));
+                    State::Readying { next: next.take() }
                 }
-                StateProjection::Readying => {
-                    // Time has passed since the last attempt.
+                StateProj::Readying { next } => {
+                    let (inner, _) = this.again.as_mut().expect("kept until the last attempt is sent");
+                    // Time has passed since this poll began: in the attempt before, or asleep.
                     context::refresh_clock();
                     let _attempt = context::enter_attempt(this.attempt);
-                    if let Err(error) = ready!(this.service.poll_ready(cx)) {
-                        drop(_attempt);
-                        return Poll::Ready(end(Err(Error::from_any(error)), this.attempt.number(), Ended::Answered));
+                    if let Err(error) = ready!(inner.poll_ready(cx)) {
+                        // Never sent: its token goes back.
+                        *next = None;
+                        *this.again = None;
+                        return Poll::Ready(finish(this.course, Err(Error::from_any(error)), Ended::Answered));
                     }
-                    let (request, token) = this.next.take().expect("a wait has something to send");
-                    token.spend();
-                    this.shared.attempts.fetch_add(1, Relaxed);
-                    let call = this.service.call(request);
-                    this.state.set(State::Calling { call });
-                    context::refresh_clock();
+                    let Next { request, requeue, token } = next.take().expect("left as soon as it is sent");
+                    let spent = Some(token.sent());
+                    this.shared.count_retry(requeue);
+                    this.course.attempts += 1;
+                    let future = inner.call(request);
+                    if this.course.attempts >= this.course.max_attempts {
+                        // The last one: nothing needs to be kept beside it.
+                        *this.again = None;
+                    }
+                    State::Attempting { future, spent }
                 }
-            }
+            };
+            this.state.set(state);
         }
     }
 }
 
-fn judge<Res>(
-    outcome: Outcome,
-    result: &Result<Res, Error>,
-    idempotent: bool,
-    classify: &impl Classify<Res>,
-) -> Verdict {
-    if let Err(error) = result
-        && error.is_unsent()
-        && !error.is_rejected()
-        && !error.is_timeout()
-    {
-        return Verdict::Requeue;
-    }
-    let wait = match outcome {
-        // The server cannot do this, and will not be able to the next time.
-        Outcome::Success | Outcome::Cancelled | Outcome::Ignored | Outcome::Failure(Failure::Status(501 | 505)) => {
-            return Verdict::Done(Ended::Answered);
-        }
-        Outcome::Failure(_) | Outcome::TimedOut => None,
-        Outcome::Throttled(wait) => wait,
-    };
-    let pushback = result.as_ref().ok().and_then(|response| classify.pushback(response));
-    match pushback {
-        _ if !idempotent => Verdict::Done(Ended::NotIdempotent),
-        Some(Pushback::Never) => Verdict::Done(Ended::PushedBack),
-        Some(Pushback::After(wait)) => Verdict::Retry(Some(wait)),
-        None => Verdict::Retry(wait),
-    }
+/// Tells how the call ended, beside its result.
+fn finish<Res>(course: &Course, result: Result<Res, Error>, ended: Ended) -> Result<Res, Error> {
+    context::set_last_call(CallFacts { attempts: course.attempts, ended });
+    result.map_err(|error| error.with_attempts(course.attempts))
 }
 
-/// The next attempt, the token that pays for it, and the wait before it, if there is one. Or why there is none.
-fn plan<A, K: Iterator<Item = A>>(
-    verdict: &Verdict,
-    attempts: u32,
-    waits: u32,
-    kept: &mut Option<K>,
-    shared: &Shared,
-) -> Result<(A, Token, Option<Duration>), Ended> {
-    let wait = match *verdict {
-        Verdict::Done(ended) => return Err(ended),
-        Verdict::Requeue => None,
-        Verdict::Retry(asked) => Some(asked.unwrap_or_else(|| {
-            let nanos = |setting: &std::sync::atomic::AtomicU64| Duration::from_nanos(setting.load(Relaxed));
-            backoff(nanos(&shared.backoff), nanos(&shared.backoff_max), waits, fastrand::f64())
-        })),
-    };
-    if attempts >= shared.max_attempts.load(Relaxed) {
-        return Err(Ended::AttemptsExhausted);
-    }
-    let begins = context::now() + wait.unwrap_or_default();
-    if context::deadline().is_some_and(|deadline| begins >= deadline) {
-        return Err(Ended::DeadlineNear);
-    }
-    let Some(token) = shared.budget.withdraw() else {
-        shared.refused.fetch_add(1, Relaxed);
-        return Err(Ended::BudgetExhausted);
-    };
-    // The token goes back if the request cannot be made again.
-    let request = kept.as_mut().and_then(Iterator::next).ok_or(Ended::NotReplayable)?;
-    Ok((request, token, wait))
-}
-
-fn end<Res>(result: Result<Res, Error>, attempts: u32, ended: Ended) -> Result<Res, Error> {
-    context::set_last_call(CallFacts { attempts, ended });
-    result.map_err(|error| error.with_attempts(attempts))
-}
-
-impl<S, F, A, K, C> fmt::Debug for ResponseFuture<S, F, A, K, C> {
+impl<S, Req, C> fmt::Debug for ResponseFuture<S, Req, C>
+where
+    S: Service<Req::Attempt>,
+    Req: Replay,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("retry::ResponseFuture").field("attempt", &self.attempt.number()).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").field("course", &self.course).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use http_body_util::Empty;
+    use tower::{Layer, ServiceExt, service_fn};
+
+    use super::*;
+    use crate::{
+        ErrorKind,
+        layers::retry::{ReplayBody, RetryLayer, RetryPolicy},
+    };
+
+    /// Stands for a balancer, which adds its pick in `call`, or in `poll` if it had to wait.
+    #[tokio::test(start_paused = true)]
+    async fn the_next_attempt_knows_the_endpoints_that_were_tried() {
+        type Request<B> = http::Request<ReplayBody<B>>;
+        let known = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&known);
+        let balancer = service_fn(move |_: Request<Empty<bytes::Bytes>>| {
+            let attempt = context::attempt();
+            let number = u64::from(attempt.number());
+            log.lock().unwrap().push([1, 2, 3].map(|endpoint| attempt.has_tried(endpoint)));
+            if number == 1 {
+                context::tried(number);
+            }
+            async move {
+                tokio::task::yield_now().await;
+                if number > 1 {
+                    context::tried(number);
+                }
+                Err::<http::Response<()>, _>(Error::new(ErrorKind::Upstream))
+            }
+        });
+        let request = http::Request::get("/").body(Empty::new()).unwrap();
+        RetryLayer::new(RetryPolicy::default()).unwrap().layer(balancer).oneshot(request).await.unwrap_err();
+        assert_eq!(*known.lock().unwrap(), [[false, false, false], [true, false, false], [true, true, false]]);
+        assert!(context::attempt().is_fresh(), "the caller's own facts are untouched");
     }
 }

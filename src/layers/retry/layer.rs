@@ -1,245 +1,267 @@
 use std::{
-    fmt, mem,
+    fmt,
     sync::{
-        Arc,
+        Arc, Once,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-use tower::BoxError;
+use tokio::time::Instant;
 use tower_layer::Layer;
-use tower_service::Service;
 
-use super::{Budget, ResponseFuture};
+use super::{
+    Budget, Retry, RetryPolicy, Token, backoff,
+    decision::{Again, Attempted, Course},
+    tokens::Line,
+};
 use crate::{
-    Error, Live, Monitor, Policy, PolicyError,
-    context::{self, Attempt},
+    Classify, Error, Monitor, Outcome, PolicyError,
+    context::{self, Ended},
     live::{Follow, IntoLive},
     monitor::{Observation, Observe, RetryView},
-    outcome::{Classify, Standard},
-    request::{Idempotent, Replay},
+    outcome::{Pushback, Standard},
 };
 
-/// Settings of retries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RetryPolicy {
-    /// Attempts of a call, the first included, 1 to 5; default 3.
-    pub max_attempts: u32,
-    /// The ceiling of the first wait, doubling with each; default 25 ms. The wait itself is drawn between zero and it.
-    #[serde(with = "humantime_serde")]
-    pub backoff: Duration,
-    /// The highest ceiling; default 250 ms.
-    #[serde(with = "humantime_serde")]
-    pub backoff_max: Duration,
-    /// Bytes of a body that are kept for another attempt; default 64 KiB.
-    pub replay_limit: usize,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self {
-            max_attempts: 3,
-            backoff: Duration::from_millis(25),
-            backoff_max: Duration::from_millis(250),
-            replay_limit: 64 * 1024,
-        }
-    }
-}
-
-impl Policy for RetryPolicy {
-    fn validate(&self) -> Result<(), PolicyError> {
-        if !(1..=5).contains(&self.max_attempts) {
-            return Err(PolicyError::new("max_attempts", self.max_attempts, "must be 1 to 5"));
-        }
-        if self.backoff_max < self.backoff {
-            return Err(PolicyError::new("backoff_max", self.backoff_max, "must not be below backoff"));
-        }
-        Ok(())
-    }
-}
-
-/// Tries again. See the [module](super).
+/// Makes a failed attempt again, where that is safe and the budget pays for it. See the [module](super).
 pub struct RetryLayer<C = Standard> {
-    shared: Arc<Shared>,
-    policy: Live<RetryPolicy>,
+    shared: Arc<Shared<C>>,
+}
+
+pub(super) struct Shared<C> {
+    settings: Arc<Settings>,
+    budget: Budget,
     classify: Arc<C>,
     name: Arc<str>,
+    monitor: Option<Monitor>,
+    registered: Once,
+    calls: Line<AtomicU64>,
+    retries: AtomicU64,
+    requeues: AtomicU64,
+    refused: AtomicU64,
 }
 
-pub(super) struct Shared {
-    pub(super) max_attempts: AtomicU32,
-    pub(super) backoff: AtomicU64,
-    pub(super) backoff_max: AtomicU64,
+/// The policy as the calls read it.
+#[derive(Debug, Default)]
+struct Settings {
+    max_attempts: AtomicU32,
+    backoff_base: AtomicU64,
+    backoff_max: AtomicU64,
     replay_limit: AtomicUsize,
-    pub(super) budget: Budget,
-    calls: AtomicU64,
-    pub(super) attempts: AtomicU64,
-    pub(super) requeues: AtomicU64,
-    pub(super) refused: AtomicU64,
+}
+
+/// A retry that is decided on and paid for.
+pub(super) struct Plan {
+    pub(super) start: Instant,
+    pub(super) wait: Duration,
+    pub(super) requeue: bool,
+    pub(super) token: Token,
 }
 
 impl RetryLayer {
-    /// With these settings and a budget of its own.
+    /// Retries by `policy`, fixed or [`Live`](crate::Live), on a [`Budget`] of its own.
     pub fn new(policy: impl IntoLive<RetryPolicy>) -> Result<Self, PolicyError> {
-        let policy = policy.into_live()?;
-        let shared = Shared::new(&policy, Budget::default());
-        Ok(Self { shared, policy, classify: Arc::new(Standard), name: "retry".into() })
+        let settings = Arc::new(Settings::default());
+        policy.into_live()?.follow(&settings);
+        let shared = Shared {
+            settings,
+            budget: Budget::default(),
+            classify: Arc::new(Standard),
+            name: "retry".into(),
+            monitor: None,
+            registered: Once::new(),
+            calls: Line::default(),
+            retries: AtomicU64::default(),
+            requeues: AtomicU64::default(),
+            refused: AtomicU64::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 }
 
 impl<C> RetryLayer<C> {
-    /// Pays from this budget. Comes before [`monitor`](Self::monitor).
+    /// Pays for retries from this budget: one per service, shared with its other layers.
     #[must_use]
-    pub fn budget(mut self, budget: Budget) -> Self {
-        self.shared = Shared::new(&self.policy, budget);
-        self
+    pub fn budget(self, budget: Budget) -> Self {
+        self.rebuild(|shared| Shared { budget, ..shared })
     }
 
-    /// By a classification of your own.
+    /// Judges results by `classify`.
+    #[must_use]
     pub fn classify<D>(self, classify: D) -> RetryLayer<D> {
-        RetryLayer { shared: self.shared, policy: self.policy, classify: Arc::new(classify), name: self.name }
+        self.rebuild(|shared| shared.with_classify(Arc::new(classify)))
     }
 
-    /// Its name, in views; default `retry`.
+    /// Its name in a monitor; `retry` by default.
     #[must_use]
-    pub fn name(mut self, name: &str) -> Self {
-        self.name = name.into();
-        self
+    pub fn name(self, name: &str) -> Self {
+        self.rebuild(|shared| Shared { name: name.into(), ..shared })
     }
 
-    /// Where it can be watched, under the name it has now.
+    /// Shows its counts in `monitor`, from when it is first put round a service.
     #[must_use]
     pub fn monitor(self, monitor: &Monitor) -> Self {
-        monitor.register(&self.name, &self.shared);
-        self
+        self.rebuild(|shared| Shared { monitor: Some(monitor.clone()), ..shared })
+    }
+
+    fn rebuild<D>(self, change: impl FnOnce(Shared<C>) -> Shared<D>) -> RetryLayer<D> {
+        // A clone of this layer keeps its own counts and name; policy, budget and classifier are the same ones.
+        let shared =
+            Arc::try_unwrap(self.shared).unwrap_or_else(|shared| shared.with_classify(Arc::clone(&shared.classify)));
+        RetryLayer { shared: Arc::new(change(shared)) }
     }
 }
 
-impl Shared {
-    fn new(policy: &Live<RetryPolicy>, budget: Budget) -> Arc<Self> {
-        let shared = Arc::new(Self {
-            max_attempts: AtomicU32::new(1),
-            backoff: AtomicU64::new(0),
-            backoff_max: AtomicU64::new(0),
-            replay_limit: AtomicUsize::new(0),
-            budget,
-            calls: AtomicU64::new(0),
-            attempts: AtomicU64::new(0),
-            requeues: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-        });
-        policy.follow(&shared);
-        shared
+impl<S, C: Send + Sync + 'static> Layer<S> for RetryLayer<C> {
+    type Service = Retry<S, C>;
+
+    fn layer(&self, inner: S) -> Retry<S, C> {
+        let shared = &self.shared;
+        if let Some(monitor) = &shared.monitor {
+            shared.registered.call_once(|| drop(monitor.register(&shared.name, shared)));
+        }
+        Retry::new(inner, Arc::clone(shared))
     }
 }
 
-impl Follow<RetryPolicy> for Shared {
+impl<C> Shared<C> {
+    fn with_classify<D>(&self, classify: Arc<D>) -> Shared<D> {
+        Shared {
+            settings: Arc::clone(&self.settings),
+            budget: self.budget.clone(),
+            classify,
+            name: Arc::clone(&self.name),
+            monitor: self.monitor.clone(),
+            registered: Once::new(),
+            calls: Line::default(),
+            retries: AtomicU64::default(),
+            requeues: AtomicU64::default(),
+            refused: AtomicU64::default(),
+        }
+    }
+
+    /// A call begins: how many attempts it may make.
+    pub(super) fn begin(&self) -> u32 {
+        self.calls.0.fetch_add(1, Relaxed);
+        self.settings.max_attempts.load(Relaxed)
+    }
+
+    pub(super) fn replay_limit(&self) -> usize {
+        self.settings.replay_limit.load(Relaxed)
+    }
+
+    /// A further attempt is sent.
+    pub(super) fn count_retry(&self, requeue: bool) {
+        self.retries.fetch_add(1, Relaxed);
+        if requeue {
+            self.requeues.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// What follows an attempt that came to `result`: the next one, paid for, or the reason why there is none.
+    pub(super) fn plan<Res>(&self, course: &mut Course, result: &Result<Res, Error>) -> Result<Plan, Ended>
+    where
+        C: Classify<Res>,
+    {
+        let attempted = self.judge(result);
+        if attempted.outcome == Outcome::Success {
+            self.budget.deposit();
+        }
+        let again = course.next(attempted)?;
+        let wait = match again {
+            Again::Requeue => Duration::ZERO,
+            Again::After(wait) => wait,
+            Again::Backoff => self.backoff(course.backoffs),
+        };
+        let now = context::now();
+        let start = now.checked_add(wait).ok_or(Ended::DeadlineNear)?;
+        if context::deadline().is_some_and(|deadline| start >= deadline) {
+            return Err(Ended::DeadlineNear);
+        }
+        let Some(token) = self.budget.withdraw(context::nanos(now)) else {
+            self.refused.fetch_add(1, Relaxed);
+            return Err(Ended::BudgetExhausted);
+        };
+        match again {
+            Again::Requeue => {}
+            // The server chose a wait: our own sequence starts again.
+            Again::After(_) => course.backoffs = 0,
+            Again::Backoff => course.backoffs += 1,
+        }
+        if again != Again::Requeue {
+            course.seen += 1;
+        }
+        Ok(Plan { start, wait, requeue: again == Again::Requeue, token })
+    }
+
+    fn judge<Res>(&self, result: &Result<Res, Error>) -> Attempted
+    where
+        C: Classify<Res>,
+    {
+        let outcome = self.classify.classify(result.as_ref());
+        match result {
+            Ok(response) => {
+                let pushback = if outcome.is_bad() { self.classify.pushback(response) } else { None };
+                Attempted { outcome, rejected: false, unsent: false, pushback }
+            }
+            Err(error) => Attempted {
+                outcome,
+                rejected: error.is_rejected(),
+                unsent: error.is_unsent(),
+                pushback: error.retry_after().map(Pushback::After),
+            },
+        }
+    }
+
+    fn backoff(&self, k: u32) -> Duration {
+        let base = Duration::from_nanos(self.settings.backoff_base.load(Relaxed));
+        let most = Duration::from_nanos(self.settings.backoff_max.load(Relaxed));
+        backoff::full_jitter(base, most, k, fastrand::f64())
+    }
+}
+
+impl Follow<RetryPolicy> for Settings {
     fn follow(&self, policy: &RetryPolicy) {
+        let nanos = |wait: Duration| u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
         self.max_attempts.store(policy.max_attempts, Relaxed);
-        self.backoff.store(policy.backoff.as_nanos() as u64, Relaxed);
-        self.backoff_max.store(policy.backoff_max.as_nanos() as u64, Relaxed);
+        self.backoff_base.store(nanos(policy.backoff_base), Relaxed);
+        self.backoff_max.store(nanos(policy.backoff_max), Relaxed);
         self.replay_limit.store(policy.replay_limit, Relaxed);
     }
 }
 
-impl Observe for Shared {
+impl<C: Send + Sync> Observe for Shared<C> {
     fn observe(&self, name: &str) -> Vec<Observation> {
+        let calls = self.calls.0.load(Relaxed);
         vec![Observation::Retry(RetryView {
             name: name.to_owned(),
-            calls: self.calls.load(Relaxed),
-            attempts: self.attempts.load(Relaxed),
+            calls,
+            attempts: calls + self.retries.load(Relaxed),
             requeues: self.requeues.load(Relaxed),
             refused: self.refused.load(Relaxed),
-            budget: self.budget.balance(),
+            budget: self.budget.balance(context::nanos(context::now())),
         })]
-    }
-}
-
-impl<S, C> Layer<S> for RetryLayer<C> {
-    type Service = Retry<S, C>;
-
-    fn layer(&self, inner: S) -> Retry<S, C> {
-        Retry { inner, shared: Arc::clone(&self.shared), classify: Arc::clone(&self.classify) }
-    }
-}
-
-/// A service that is tried again. Made by [`RetryLayer`].
-pub struct Retry<S, C = Standard> {
-    inner: S,
-    shared: Arc<Shared>,
-    classify: Arc<C>,
-}
-
-impl<S, C, Req> Service<Req> for Retry<S, C>
-where
-    S: Service<Req::Attempt> + Clone,
-    S::Error: Into<BoxError>,
-    C: Classify<S::Response>,
-    Req: Replay + Idempotent,
-{
-    type Response = S::Response;
-    type Error = Error;
-    type Future = ResponseFuture<S, S::Future, Req::Attempt, Req::Kept, C>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.inner.poll_ready(cx).map_err(Error::from_any)
-    }
-
-    fn call(&mut self, request: Req) -> Self::Future {
-        let _clock = context::enter_clock();
-        self.shared.calls.fetch_add(1, Relaxed);
-        self.shared.attempts.fetch_add(1, Relaxed);
-        let idempotent = request.is_idempotent();
-        let (attempt, kept) = if self.shared.max_attempts.load(Relaxed) > 1 {
-            let (attempt, kept) = request.keep(self.shared.replay_limit.load(Relaxed));
-            (attempt, Some(kept))
-        } else {
-            (request.once(), None)
-        };
-        let mut facts = Attempt::first();
-        // The one that is ready is the one to call; its clone is for the attempts that follow.
-        let next = self.inner.clone();
-        let mut ready = mem::replace(&mut self.inner, next.clone());
-        let call = {
-            let _attempt = context::enter_attempt(&mut facts);
-            ready.call(attempt)
-        };
-        ResponseFuture::new(call, next, kept, idempotent, facts, Arc::clone(&self.shared), Arc::clone(&self.classify))
     }
 }
 
 impl<C> Clone for RetryLayer<C> {
     fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-            policy: self.policy.clone(),
-            classify: Arc::clone(&self.classify),
-            name: Arc::clone(&self.name),
-        }
-    }
-}
-
-impl<S: Clone, C> Clone for Retry<S, C> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared), classify: Arc::clone(&self.classify) }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
 impl<C> fmt::Debug for RetryLayer<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RetryLayer")
-            .field("policy", &self.policy)
-            .field("budget", &self.shared.budget)
-            .finish_non_exhaustive()
+        f.debug_tuple("RetryLayer").field(&self.shared).finish()
     }
 }
 
-impl<S: fmt::Debug, C> fmt::Debug for Retry<S, C> {
+impl<C> fmt::Debug for Shared<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Retry").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("name", &self.name)
+            .field("settings", &self.settings)
+            .field("budget", &self.budget)
+            .finish_non_exhaustive()
     }
 }
