@@ -401,3 +401,373 @@ impl Machine {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Barrier,
+        atomic::{AtomicI32, AtomicU32, Ordering::SeqCst},
+    };
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OK: Verdict = Verdict::Ended { failed: false, slow: false };
+    const FAILED: Verdict = Verdict::Ended { failed: true, slow: false };
+
+    /// Times in units in which `until` is exact.
+    const RULES: Rules = Rules {
+        width: 10 * UNTIL_UNIT,
+        minimum_calls: 4,
+        failure_rate: 0.5,
+        slow_call: 0,
+        slow_rate: 0.75,
+        open_time: 50 * UNTIL_UNIT,
+        open_time_max: 300 * UNTIL_UNIT,
+        probes: 5,
+        probe_lease: 80 * UNTIL_UNIT,
+    };
+
+    /// The same machine the slow and obvious way.
+    struct Model {
+        state: State,
+        turn: u32,
+        until: u64,
+        streak: u8,
+        calls: Vec<(u64, Verdict)>,
+        probes: [u64; 3],
+    }
+
+    impl Model {
+        fn go(&mut self, state: State, until: u64, streak: u8) {
+            (self.state, self.turn, self.until, self.streak, self.probes) =
+                (state, self.turn + 1, until, streak, [0; 3]);
+            if state.collects() {
+                self.calls.clear();
+            }
+        }
+
+        fn admit(&mut self, now: u64) -> Result<u32, Option<u64>> {
+            let over = now >= self.until;
+            let full = self.probes.iter().sum::<u64>() >= RULES.probes;
+            match self.state {
+                State::ForcedOpen => return Err(None),
+                State::Open if !over => return Err(Some(self.until - now)),
+                State::HalfOpen if full && !over => return Err(None),
+                State::Open => self.go(State::HalfOpen, 0, self.streak),
+                State::HalfOpen if full => self.go(State::HalfOpen, 0, self.streak),
+                _ => {}
+            }
+            if self.state == State::HalfOpen {
+                self.until = now + RULES.probe_lease;
+                self.probes[0] += 1;
+            }
+            Ok(self.turn)
+        }
+
+        fn report(&mut self, turn: u32, verdict: Option<Verdict>, now: u64) {
+            if turn != self.turn {
+                return;
+            }
+            let open = |streak: u8| now + (RULES.open_time << streak.min(10)).min(RULES.open_time_max);
+            if self.state == State::HalfOpen {
+                self.probes[0] -= 1;
+                let Some(verdict) = verdict else { return };
+                self.probes[if verdict == OK { 1 } else { 2 }] += 1;
+                if self.probes[1] == 4 {
+                    self.go(State::Closed, now + 100 * UNTIL_UNIT, self.streak);
+                } else if self.probes[2] == 2 {
+                    self.go(State::Open, open(self.streak + 1), self.streak + 1);
+                }
+            } else if let Some(verdict) = verdict {
+                self.calls.push((now / RULES.width, verdict));
+                let recent =
+                    self.calls.iter().filter(|(epoch, _)| now / RULES.width - epoch < 10).map(|(_, verdict)| verdict);
+                let count = |is: fn(&Verdict) -> bool| recent.clone().filter(|verdict| is(verdict)).count() as f64;
+                let ended = count(|verdict| *verdict != Verdict::Abandoned);
+                let failed = count(|verdict| matches!(verdict, Verdict::Ended { failed: true, .. }));
+                let slow = count(|verdict| !matches!(verdict, Verdict::Ended { slow: false, .. }));
+                let all = count(|_| true);
+                let trips = ended >= 4.0 && failed / ended >= 0.5 || all >= 4.0 && slow / all >= 0.75;
+                if trips && self.state == State::Closed {
+                    let streak = if now >= self.until { 0 } else { self.streak + 1 };
+                    self.go(State::Open, open(streak), streak);
+                }
+            }
+        }
+
+        fn force(&mut self, to: State, now: u64) {
+            let forced = matches!(self.state, State::ForcedOpen | State::ForcedClosed);
+            if self.state != to && (to != State::Closed || forced) {
+                self.go(to, now, 0);
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Admit,
+        Report(prop::sample::Index, Option<Verdict>),
+        Advance(u64),
+        Force(State),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let verdict = prop_oneof![
+            6 => Just(Some(OK)),
+            6 => Just(Some(FAILED)),
+            2 => any::<bool>().prop_map(|failed| Some(Verdict::Ended { failed, slow: true })),
+            1 => Just(Some(Verdict::Abandoned)),
+            2 => Just(None),
+        ];
+        prop_oneof![
+            20 => Just(Step::Admit),
+            20 => (any::<prop::sample::Index>(), verdict).prop_map(|(which, verdict)| Step::Report(which, verdict)),
+            8 => (0_u64..15).prop_map(Step::Advance),
+            3 => (15_u64..120).prop_map(Step::Advance),
+            1 => prop::sample::select(&[State::ForcedOpen, State::ForcedClosed, State::Closed, State::Closed][..])
+                .prop_map(Step::Force),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn it_does_what_the_model_does_and_never_stays_open(steps in prop::collection::vec(step(), 0..400)) {
+            let machine = Machine::default();
+            let mut model = Model {
+                state: State::Closed, turn: 0, until: 0, streak: 0, calls: Vec::new(), probes: [0; 3],
+            };
+            let mut now = 1_000 * UNTIL_UNIT;
+            let mut out: Vec<(Pass, u32)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Admit => {
+                        let pass = machine.pass().map_or_else(|| machine.admit(now, &RULES).map(|(pass, _)| pass), Ok);
+                        prop_assert_eq!(pass.map(|_| ()).map_err(|refusal| refusal.wait), model.admit(now).map(|turn| {
+                            out.extend(pass.ok().map(|pass| (pass, turn)));
+                        }));
+                    }
+                    Step::Report(which, verdict) if !out.is_empty() => {
+                        let (pass, turn) = out.swap_remove(which.index(out.len()));
+                        let before = machine.state();
+                        let change = machine.report(pass, verdict, now, &RULES, || 1.0);
+                        model.report(turn, verdict, now);
+                        prop_assert_eq!(change.map(|change| change.from), (machine.state() != before).then_some(before));
+                    }
+                    Step::Report(..) => {}
+                    Step::Advance(units) => now += units * UNTIL_UNIT,
+                    Step::Force(to) => {
+                        machine.force(to, now);
+                        model.force(to, now);
+                    }
+                }
+                let look = machine.look(now, &RULES);
+                prop_assert_eq!(look.state, model.state);
+                prop_assert_eq!(u64::from(look.leased), model.probes[0]);
+                prop_assert!(u64::from(look.leased) <= RULES.probes);
+            }
+            for (pass, _) in out {
+                machine.report(pass, None, now, &RULES, || 1.0);
+            }
+            machine.force(State::Closed, now); // of a forced one, nobody promises this
+            let wait = machine.look(now, &RULES).wait.unwrap_or(0);
+            prop_assert!(wait <= RULES.open_time_max);
+            prop_assert!(machine.admit(now + wait, &RULES).is_ok(), "stuck");
+        }
+
+        #[test]
+        fn a_word_survives_packing(
+            state in prop::sample::select(
+                &[State::Closed, State::Open, State::HalfOpen, State::ForcedOpen, State::ForcedClosed][..],
+            ),
+            (period, streak, turn) in (any::<u8>(), 0..=STREAK_MAX, 0..=TURN_MASK),
+            (leased, succeeded, failed) in any::<(u8, u8, u8)>(),
+        ) {
+            let word = Word { state, period, streak, turn, leased, succeeded, failed };
+            prop_assert_eq!(Word::unpack(word.pack()), word);
+        }
+    }
+
+    /// An open breaker, with the moment its probes may start.
+    fn open() -> (Machine, u64) {
+        let (machine, now) = (Machine::default(), 1_000 * UNTIL_UNIT);
+        let trip = (0..4).find_map(|_| {
+            let pass = machine.pass().expect("closed");
+            machine.report(pass, Some(FAILED), now, &RULES, || 1.0)
+        });
+        assert_eq!(trip.expect("tripped").to, State::Open);
+        (machine, now + RULES.open_time)
+    }
+
+    #[test]
+    fn a_slow_failure_from_before_the_trip_does_not_decide_the_probes_or_the_next_window() {
+        let (machine, now) = (Machine::default(), 1_000 * UNTIL_UNIT);
+        let late: Vec<_> = (0..20).map(|_| machine.pass().expect("closed")).collect();
+        let mut late = late.into_iter();
+        for pass in late.by_ref().take(4) {
+            machine.report(pass, Some(FAILED), now, &RULES, || 1.0);
+        }
+        let now = now + RULES.open_time;
+        let (probe, _) = machine.admit(now, &RULES).expect("a probe");
+        for pass in late.by_ref().take(5) {
+            assert_eq!(machine.report(pass, Some(OK), now, &RULES, || 1.0), None, "closed by an old success");
+        }
+        for pass in late.by_ref().take(5) {
+            assert_eq!(machine.report(pass, Some(FAILED), now, &RULES, || 1.0), None, "opened by an old failure");
+        }
+        assert_eq!((machine.look(now, &RULES).leased, machine.state()), (1, State::HalfOpen));
+        machine.report(probe, Some(OK), now, &RULES, || 1.0);
+        for _ in 0..3 {
+            let (probe, _) = machine.admit(now, &RULES).expect("a probe");
+            machine.report(probe, Some(OK), now, &RULES, || 1.0);
+        }
+        assert_eq!(machine.state(), State::Closed);
+        for pass in late {
+            assert_eq!(machine.report(pass, Some(FAILED), now, &RULES, || 1.0), None);
+        }
+        assert_eq!(machine.look(now, &RULES).sums, Sums::default(), "nor counted");
+    }
+
+    #[test]
+    fn lost_probes_are_replaced_after_the_youngest_ones_lease() {
+        let (machine, now) = open();
+        let lost: Vec<_> =
+            (0..5).map(|probe| machine.admit(now + probe * UNTIL_UNIT, &RULES).expect("a probe").0).collect();
+        let end = now + 4 * UNTIL_UNIT + RULES.probe_lease;
+        assert!(machine.admit(end - 1, &RULES).is_err());
+        let (probe, change) = machine.admit(end, &RULES).expect("anew");
+        assert_eq!(change.map(|change| (change.from, change.to)), Some((State::HalfOpen, State::HalfOpen)));
+        for pass in lost {
+            machine.report(pass, Some(FAILED), end, &RULES, || 1.0);
+        }
+        assert_eq!(machine.look(end, &RULES).leased, 1, "what comes after all gives back no lease of others");
+        assert_eq!(machine.report(probe, Some(OK), end, &RULES, || 1.0), None);
+        assert_eq!(machine.state(), State::HalfOpen);
+    }
+
+    #[test]
+    fn fewer_probes_by_a_new_policy_do_not_leave_it_half_open() {
+        let (machine, now) = open();
+        let (first, _) = machine.admit(now, &RULES).expect("a probe");
+        let (second, _) = machine.admit(now, &RULES).expect("a probe");
+        machine.report(first, Some(OK), now, &RULES, || 1.0);
+        let fewer = Rules { probes: 1, ..RULES };
+        assert!(machine.admit(now, &fewer).is_err());
+        machine.report(second, None, now, &fewer, || 1.0);
+        let (third, _) = machine.admit(now, &fewer).expect("nobody is left to wait for");
+        assert_eq!(machine.report(third, Some(OK), now, &fewer, || 1.0).map(|change| change.to), Some(State::Closed));
+    }
+
+    #[test]
+    fn the_open_time_doubles_to_its_maximum_and_starts_anew_after_a_calm_window() {
+        let (machine, mut now) = open();
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            for _ in 0..2 {
+                let (probe, _) = machine.admit(now, &RULES).expect("a probe");
+                let change = machine.report(probe, Some(FAILED), now, &RULES, || 1.0);
+                waits.extend(change.map(|change| change.stays / UNTIL_UNIT));
+            }
+            now += waits[waits.len() - 1] * UNTIL_UNIT;
+        }
+        assert_eq!(waits, [100, 200, 300, 300]);
+        let close_and_trip = |now: u64, calm: u64| {
+            for _ in 0..4 {
+                let (probe, _) = machine.admit(now, &RULES).expect("a probe");
+                machine.report(probe, Some(OK), now, &RULES, || 1.0);
+            }
+            let now = now + calm;
+            let trip =
+                (0..4).find_map(|_| machine.report(machine.pass().expect("closed"), Some(FAILED), now, &RULES, || 1.0));
+            trip.expect("tripped").stays / UNTIL_UNIT
+        };
+        assert_eq!(close_and_trip(now, RULES.window() - 1), 300, "flapping");
+        assert_eq!(close_and_trip(now + RULES.window() + 300 * UNTIL_UNIT, RULES.window()), 50, "calm");
+    }
+
+    #[test]
+    fn threads_trip_it_once_and_never_get_more_probes_than_there_are() {
+        const ROUNDS: u64 = 300;
+        for round in 0..ROUNDS {
+            let machine = Machine::default();
+            let (opened, probes, barrier) = (AtomicU32::new(0), AtomicU32::new(0), Barrier::new(4));
+            let now = (1_000 + round) * UNTIL_UNIT;
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let passes: Vec<_> = (0..20).filter_map(|_| machine.pass()).collect();
+                        barrier.wait();
+                        for pass in passes {
+                            let change = machine.report(pass, Some(FAILED), now, &RULES, || 1.0);
+                            opened.fetch_add(change.map_or(0, |_| 1), SeqCst);
+                        }
+                        barrier.wait();
+                        let later = now + RULES.open_time;
+                        let admitted = (0..20).filter(|_| machine.admit(later, &RULES).is_ok()).count();
+                        probes.fetch_add(admitted as u32, SeqCst);
+                    });
+                }
+            });
+            assert_eq!((opened.into_inner(), probes.into_inner()), (1, 5));
+        }
+    }
+
+    /// Four threads, each holding up to four passes and handing one or all of them back at random.
+    fn hammer(machine: &Machine, rules: &Rules, verdicts: &[Option<Verdict>], admitted: impl Fn(i32) + Sync) -> u64 {
+        let clock = AtomicU64::new(2_000 * UNTIL_UNIT);
+        std::thread::scope(|scope| {
+            for seed in 0..4 {
+                let (clock, admitted) = (&clock, &admitted);
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(seed);
+                    let mut held = Vec::new();
+                    for step in 0..20_000 {
+                        let now = clock.fetch_add(random.u64(0..UNTIL_UNIT), SeqCst);
+                        if let Ok((pass, _)) = machine.admit(now, rules) {
+                            admitted(1);
+                            held.push(pass);
+                        }
+                        // All at once now and then, so that nobody waits for ever for what another holds.
+                        let back = if held.len() == 4 || step == 19_999 { held.len() } else { random.usize(..2) };
+                        for _ in 0..back.min(held.len()) {
+                            let pass = held.swap_remove(random.usize(..held.len()));
+                            admitted(-1);
+                            let verdict = verdicts[random.usize(..verdicts.len())];
+                            machine.report(pass, verdict, now, rules, || 1.0);
+                        }
+                    }
+                });
+            }
+        });
+        clock.into_inner()
+    }
+
+    #[test]
+    fn threads_never_hold_more_probes_than_there_are_while_leases_come_and_go() {
+        let (machine, now) = open();
+        let inside = AtomicI32::new(0);
+        // None of these leases ends by time, so one that got lost would show, too.
+        let rules = Rules { probe_lease: u64::MAX, ..RULES };
+        let (first, _) = machine.admit(now, &rules).expect("a probe");
+        machine.report(first, None, now, &rules, || 1.0);
+        hammer(&machine, &rules, &[None], |change| {
+            // Counted after the admission and before the report: perhaps one less than there are, never more.
+            assert!(inside.fetch_add(change, SeqCst) + change <= 5, "too many probes");
+        });
+        let look = machine.look(now, &rules);
+        assert_eq!((look.state, look.leased), (State::HalfOpen, 0));
+        assert_eq!((0..9).filter(|_| machine.admit(now, &rules).is_ok()).count(), 5, "a lease got lost");
+    }
+
+    #[test]
+    fn threads_that_use_it_wildly_leave_it_working() {
+        let machine = Machine::default();
+        let rules = Rules { probe_lease: u64::MAX, ..RULES };
+        let now = hammer(&machine, &rules, &[None, Some(OK), Some(OK), Some(FAILED)], |_| {});
+        let wait = machine.look(now, &rules).wait.unwrap_or(0);
+        assert!(wait <= rules.open_time_max && machine.admit(now + wait, &rules).is_ok(), "stuck");
+    }
+}
