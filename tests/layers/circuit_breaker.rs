@@ -2,7 +2,6 @@ use std::{
     collections::BTreeSet,
     future::{Future, pending},
     io,
-    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering::SeqCst},
@@ -108,8 +107,8 @@ async fn a_command_that_fails_half_of_its_calls_is_refused_at_once_and_says_unti
     let wait = error.retry_after().expect("known");
     assert!((4.49..5.51).contains(&wait.as_secs_f64()), "{wait:?}");
     advance(SECOND).await;
-    let later = refusal(&layer).await.retry_after().expect("known");
-    assert_eq!(later, wait.checked_sub(SECOND).expect("more than a second"), "what remains");
+    let rest = refusal(&layer).await.retry_after().expect("known");
+    assert_eq!(rest, wait.checked_sub(SECOND).expect("more than a second"), "what remains");
 }
 
 #[tokio::test(start_paused = true)]
@@ -169,11 +168,11 @@ async fn a_classifier_of_the_users_own_decides_what_fails() {
         },
     );
     for _ in 0..20 {
-        let _ = layer.layer(service_fn(|_: ()| async { Err::<u32, _>(io::Error::other("fine")) })).oneshot(()).await;
+        let _ = layer.layer(service_fn(|(): ()| async { Err::<u32, _>(io::Error::other("fine")) })).oneshot(()).await;
     }
     assert_eq!(layer.breaker().state(), State::Closed);
     for _ in 0..20 {
-        let _ = layer.layer(service_fn(|_: ()| async { Ok::<_, io::Error>(0) })).oneshot(()).await;
+        let _ = layer.layer(service_fn(|(): ()| async { Ok::<_, io::Error>(0) })).oneshot(()).await;
     }
     assert_eq!(layer.breaker().state(), State::Open);
 }
@@ -676,8 +675,7 @@ async fn a_call_that_was_never_polled_takes_nothing_with_it() {
     let layer = at_the_probes(CircuitBreakerPolicy::default()).await;
     for _ in 0..20 {
         let mut service = behind(&layer, service_fn(backend));
-        let call = pin!(service.call(Query::read("ok")));
-        let _ = call;
+        let _call = service.call(Query::read("ok"));
         assert_eq!(layer.breaker().state(), State::HalfOpen);
     }
     many(&layer, 4, "ok").await;

@@ -60,7 +60,8 @@
 //!
 //! [`ErrorKind::BulkheadFull`](crate::ErrorKind::BulkheadFull), with the bulkhead's name as its service if it has one: all places are taken
 //! and [`max_wait`](BulkheadPolicy::max_wait) is zero, or has passed, or [`max_waiting`](BulkheadPolicy::max_waiting) calls wait already.
-//! [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded), marked as unsent, if the call's deadline ends before the wait does.
+//! [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded), marked as unsent, if the call's deadline ends before the wait does;
+//! a breaker outside counts that as a timeout.
 //! The inner service's errors pass through.
 //!
 //! # Cancellation

@@ -272,18 +272,15 @@ mod tests {
                 match step {
                     Step::Call => {
                         let free = waiting.is_empty() && held.len() < limit;
-                        match Places::take(&own) {
-                            Some(place) => {
-                                prop_assert!(free, "overtook, or one too many");
-                                held.push(place);
-                            }
-                            None => {
-                                prop_assert!(!free, "refused though a place was free");
-                                match Places::queue(&own, 4) {
-                                    Queued::Waiting(turn) => waiting.push_back(turn),
-                                    Queued::Full => prop_assert_eq!(waiting.len(), 4),
-                                    Queued::Place(_) => prop_assert!(false, "there was none before"),
-                                }
+                        if let Some(place) = Places::take(&own) {
+                            prop_assert!(free, "overtook, or one too many");
+                            held.push(place);
+                        } else {
+                            prop_assert!(!free, "refused though a place was free");
+                            match Places::queue(&own, 4) {
+                                Queued::Waiting(turn) => waiting.push_back(turn),
+                                Queued::Full => prop_assert_eq!(waiting.len(), 4),
+                                Queued::Place(_) => prop_assert!(false, "there was none before"),
                             }
                         }
                     }

@@ -96,15 +96,20 @@
 //! than [`slow_call`](CircuitBreakerPolicy::slow_call) counts as slow, and only as that. A probe that is neither answered nor dropped is given up
 //! after [`probe_lease`](CircuitBreakerPolicy::probe_lease), so there is no way to stay half open for ever.
 //!
+//! # Events
+//!
+//! One `tracing` event per transition, target `hopvine::circuit_breaker`, with `command`, `from` and `to`: a warning when it opens,
+//! with the rates and the open time, else at info. None per call.
+//!
 //! # What differs from the peers
 //!
 //! | | here | Resilience4j 2 | Hystrix 1.5.18 |
 //! |---|---|---|---|
 //! | window | time, 10 buckets | 100 calls, or seconds | time, 10 buckets |
-//! | half open | 5 probes at once, decided as soon as it is certain | 10, decided when all have ended | none: one call per sleep window |
+//! | half open | 5 probes at once, decided as soon as it is certain | 10, decided when all have reported | none: one call per sleep window |
 //! | a probe that never ends | replaced after its lease | holds its permit | another one after the sleep window |
-//! | a result from before the trip | dropped | may decide the probe phase | moves the health counts |
-//! | open time | grows, jittered | constant | constant |
+//! | a result from before the trip | dropped | counts as a probe's | a success closes it |
+//! | open time | grows, jittered | constant by default | constant |
 //! | its end | at the time | strictly after it | strictly after it |
 //!
 //! # Source
@@ -119,6 +124,7 @@ mod policy;
 mod service;
 mod state;
 mod window;
+mod word;
 
 pub use breaker::Breaker;
 pub use future::ResponseFuture;

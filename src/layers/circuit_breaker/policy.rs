@@ -5,7 +5,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::window::{BUCKETS, Sums};
+use super::window::{BUCKETS, Sums, Verdict};
 use crate::{
     live::{Policy, PolicyError, Ratio},
     outcome::Outcome,
@@ -163,8 +163,7 @@ impl Rules {
     }
 
     /// What a call that ended so, after `elapsed`, says; `None` if nothing.
-    pub(super) fn verdict(&self, outcome: Outcome, elapsed: u64) -> Option<super::window::Verdict> {
-        use super::window::Verdict;
+    pub(super) fn verdict(&self, outcome: Outcome, elapsed: u64) -> Option<Verdict> {
         let slow = elapsed > self.slow_call;
         match outcome {
             Outcome::Ignored => None,

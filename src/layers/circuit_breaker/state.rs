@@ -38,6 +38,7 @@ use super::{
     atomic::{AcqRel, Acquire, AtomicU64},
     policy::Rules,
     window::{Sums, Verdict, Window},
+    word::{COUNTERS, STATE_SHIFT, STREAK_MAX, Word},
 };
 
 /// What a breaker does with calls.
@@ -68,7 +69,8 @@ impl State {
         }
     }
 
-    fn collects(self) -> bool {
+    /// Whether results are counted in it.
+    pub(super) fn collects(self) -> bool {
         matches!(self, Self::Closed | Self::ForcedClosed)
     }
 }
@@ -114,76 +116,9 @@ pub(super) struct Look {
     pub(super) wait: Option<u64>,
 }
 
-/// The first word, unpacked. The first stay is closed, period 0, turn 0: all zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Word {
-    state: State,
-    period: u8,
-    streak: u8,
-    turn: u32,
-    leased: u8,
-    succeeded: u8,
-    failed: u8,
-}
-
-const STATE_SHIFT: u32 = 61;
-const PERIOD_SHIFT: u32 = 53;
-const STREAK_SHIFT: u32 = 48;
-const TURN_SHIFT: u32 = 24;
-const STREAK_MAX: u8 = 31;
-const TURN_MASK: u32 = (1 << 24) - 1;
 const UNTIL_SHIFT: u32 = 48;
 const UNTIL_MASK: u64 = (1 << UNTIL_SHIFT) - 1;
 const UNTIL_UNIT: u64 = 4096;
-const COUNTERS: u64 = (1 << TURN_SHIFT) - 1;
-
-impl Word {
-    fn unpack(word: u64) -> Self {
-        Self {
-            state: match word >> STATE_SHIFT {
-                0 => State::Closed,
-                1 => State::ForcedClosed,
-                2 => State::HalfOpen,
-                3 => State::Open,
-                _ => State::ForcedOpen,
-            },
-            period: (word >> PERIOD_SHIFT) as u8,
-            streak: (word >> STREAK_SHIFT) as u8 & STREAK_MAX,
-            turn: (word >> TURN_SHIFT) as u32 & TURN_MASK,
-            leased: (word >> 16) as u8,
-            succeeded: (word >> 8) as u8,
-            failed: word as u8,
-        }
-    }
-
-    fn pack(self) -> u64 {
-        let state = match self.state {
-            State::Closed => 0_u64,
-            State::ForcedClosed => 1,
-            State::HalfOpen => 2,
-            State::Open => 3,
-            State::ForcedOpen => 4,
-        };
-        state << STATE_SHIFT
-            | u64::from(self.period) << PERIOD_SHIFT
-            | u64::from(self.streak) << STREAK_SHIFT
-            | u64::from(self.turn) << TURN_SHIFT
-            | u64::from(self.leased) << 16
-            | u64::from(self.succeeded) << 8
-            | u64::from(self.failed)
-    }
-
-    /// The next stay.
-    fn turn_to(self, state: State) -> Self {
-        let period = if state.collects() { self.period.wrapping_add(1) } else { self.period };
-        Self { state, period, turn: (self.turn + 1) & TURN_MASK, leased: 0, succeeded: 0, failed: 0, ..self }
-    }
-
-    /// Probes given out and not handed back.
-    fn used(self) -> u64 {
-        u64::from(self.leased) + u64::from(self.succeeded) + u64::from(self.failed)
-    }
-}
 
 impl Pass {
     /// Whether its call is a probe.
@@ -212,7 +147,6 @@ impl Machine {
             let lease = now.saturating_add(rules.probe_lease);
             match word.state {
                 State::Closed | State::ForcedClosed => return Ok((Pass::of(current), None)),
-                State::ForcedOpen => return Err(Refusal { wait: None }),
                 State::Open => match self.until(word) {
                     Some(until) if until <= now => {}
                     until => return Err(Refusal { wait: until.map(|until| until - now) }),
@@ -228,7 +162,7 @@ impl Machine {
                 }
                 // Without a lease out there is nobody to wait for: the policy now gives fewer probes than have reported.
                 State::HalfOpen if word.leased == 0 || self.until(word).is_some_and(|until| until <= now) => {}
-                State::HalfOpen => return Err(Refusal { wait: None }),
+                State::HalfOpen | State::ForcedOpen => return Err(Refusal { wait: None }),
             }
             let next = Word { leased: 1, ..word.turn_to(State::HalfOpen) };
             if let Some(change) = self.turn(current, next, lease) {
@@ -316,9 +250,8 @@ impl Machine {
             };
             match change {
                 Some(Some(change)) => return Some(change),
-                Some(None) => {} // Another thread was faster: look again.
                 None if self.exchange(current, next) => return None,
-                None => {}
+                None | Some(None) => {} // Another thread was faster: look again.
             }
         }
     }
@@ -395,7 +328,7 @@ impl Machine {
         let tag = word.turn as u16;
         let time = time.div_ceil(UNTIL_UNIT).min(UNTIL_MASK);
         let _ = self.until.fetch_update(AcqRel, Acquire, |until| {
-            let ahead = tag.wrapping_sub((until >> UNTIL_SHIFT) as u16) as i16;
+            let ahead = tag.wrapping_sub((until >> UNTIL_SHIFT) as u16).cast_signed();
             let later = ahead > 0 || ahead == 0 && time > until & UNTIL_MASK;
             later.then_some(u64::from(tag) << UNTIL_SHIFT | time)
         });
@@ -576,18 +509,6 @@ mod tests {
             let wait = machine.look(now, &RULES).wait.unwrap_or(0);
             prop_assert!(wait <= RULES.open_time_max);
             prop_assert!(machine.admit(now + wait, &RULES).is_ok(), "stuck");
-        }
-
-        #[test]
-        fn a_word_survives_packing(
-            state in prop::sample::select(
-                &[State::Closed, State::Open, State::HalfOpen, State::ForcedOpen, State::ForcedClosed][..],
-            ),
-            (period, streak, turn) in (any::<u8>(), 0..=STREAK_MAX, 0..=TURN_MASK),
-            (leased, succeeded, failed) in any::<(u8, u8, u8)>(),
-        ) {
-            let word = Word { state, period, streak, turn, leased, succeeded, failed };
-            prop_assert_eq!(Word::unpack(word.pack()), word);
         }
     }
 

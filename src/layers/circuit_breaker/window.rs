@@ -109,7 +109,7 @@ impl Window {
         let count = |counter: &AtomicU64| {
             let word = counter.load(Relaxed);
             // A bucket may be ahead of us, if another thread read the clock later.
-            let distance = (epoch.wrapping_sub(epoch_of(word)) as i32).unsigned_abs();
+            let distance = epoch.wrapping_sub(epoch_of(word)).cast_signed().unsigned_abs();
             if period_of(word) == period && u64::from(distance) < BUCKETS { word & COUNT } else { 0 }
         };
         self.buckets.iter().fold(Sums::default(), |sums, bucket| Sums {
@@ -130,7 +130,7 @@ impl Window {
     pub(super) fn start(&self, period: u8) {
         for counter in self.counters() {
             let _ = counter.fetch_update(Relaxed, Relaxed, |word| {
-                (period.wrapping_sub(period_of(word)) as i8 > 0).then_some(u64::from(period) << PERIOD_SHIFT)
+                (period.wrapping_sub(period_of(word)).cast_signed() > 0).then_some(u64::from(period) << PERIOD_SHIFT)
             });
         }
     }
