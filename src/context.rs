@@ -72,6 +72,8 @@ pub enum Ended {
     NotReplayable,
     /// The server asked not to be asked again.
     PushedBack,
+    /// It was a breaker's probe, which has its answer.
+    Probed,
 }
 
 /// The facts of the attempt under way: its number and the endpoints tried so far.
@@ -126,6 +128,7 @@ struct Ambient {
     deadline: Cell<Option<Instant>>,
     priority: Cell<Priority>,
     cause: Cell<DropCause>,
+    probe: Cell<bool>,
     last: Cell<CallFacts>,
     attempt: RefCell<Attempt>,
     trace: RefCell<Option<TraceContext>>,
@@ -146,6 +149,7 @@ thread_local! {
             deadline: Cell::new(None),
             priority: Cell::new(Priority(0)),
             cause: Cell::new(DropCause::Cancelled),
+            probe: Cell::new(false),
             last: Cell::new(CallFacts { attempts: 0, ended: Ended::Answered }),
             attempt: RefCell::new(Attempt::first()),
             trace: RefCell::new(None),
@@ -272,6 +276,17 @@ pub fn replace_deadline(deadline: Option<Instant>) -> Entered<impl FnOnce()> {
 pub fn enter_priority(priority: Priority) -> Entered<impl FnOnce()> {
     let before = AMBIENT.with(|ambient| ambient.priority.replace(priority));
     restore(move |ambient| ambient.priority.set(before))
+}
+
+/// Whether the call under way is a breaker's probe, which asks whether the service works: it is not tried again.
+pub fn is_probe() -> bool {
+    AMBIENT.with(|ambient| ambient.probe.get())
+}
+
+/// Says whether the call is a breaker's probe.
+pub fn enter_probe(probe: bool) -> Entered<impl FnOnce()> {
+    let before = AMBIENT.with(|ambient| ambient.probe.replace(probe));
+    restore(move |ambient| ambient.probe.set(before))
 }
 
 /// Says why the futures dropped under this guard are dropped.

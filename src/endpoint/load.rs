@@ -12,6 +12,8 @@ use std::{
 #[repr(align(64))]
 pub struct Load {
     in_flight: AtomicU32,
+    /// Connections refused in a row.
+    refused: AtomicU32,
     /// The average as `f32` nanoseconds in the high half, when it was updated in [`TICK`]s in the low one; 0: no history.
     average: AtomicU64,
 }
@@ -41,6 +43,19 @@ impl Load {
             Some((average, at)) => decayed(average, at, now, decay) * (in_flight + 1.0),
             None if in_flight > 0.0 => UNKNOWN + in_flight,
             None => 0.0,
+        }
+    }
+
+    /// One more connection was refused; how many in a row that makes.
+    pub(crate) fn refused(&self) -> u32 {
+        self.refused.fetch_add(1, Relaxed) + 1
+    }
+
+    /// A connection was made.
+    pub(crate) fn reached(&self) {
+        // Read first: nearly always there is nothing to write.
+        if self.refused.load(Relaxed) != 0 {
+            self.refused.store(0, Relaxed);
         }
     }
 

@@ -2,8 +2,7 @@
 //!
 //! An answer that is throttled and says for how long (HTTP 429 or 503 with `Retry-After`, gRPC `RESOURCE_EXHAUSTED` with
 //! `grpc-retry-pushback-ms`; cut at 300 s) holds its endpoint: the balancer gives it no call before that time. While all
-//! endpoints of a service are held, calls fail at once with [`ErrorKind::RateLimited`](crate::ErrorKind) and the time that is left, unless it
-//! is short enough to wait for.
+//! endpoints of a service are held, calls fail at once with [`ErrorKind::RateLimited`](crate::ErrorKind) and the time that is left.
 //!
 //! It believes that the limit is *yours*, as at an external service that knows you by your key. Between services of one house
 //! a 429 often means one tenant of many, which must not hold the endpoint for all; there the retry layer's wait and

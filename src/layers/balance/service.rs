@@ -94,9 +94,8 @@ where
             }
             let nanos = context::nanos(now);
             let after = |until: u64| now + Duration::from_nanos(until.saturating_sub(nanos));
-            if let Some(until) = self.endpoints.all_held_until(nanos)
-                && after(until) > end
-            {
+            if let Some(until) = self.endpoints.all_held_until(nanos) {
+                // At once: those who waited would all come at the very moment it is over.
                 return Err(self.error(ErrorKind::RateLimited).with_retry_after(after(until) - now));
             }
             let opens = self.endpoints.opens_at().filter(|&until| until > nanos).map(after);

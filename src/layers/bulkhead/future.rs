@@ -2,89 +2,130 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tower::BoxError;
 use tower_service::Service;
 
-use super::places::{Place, Places};
-use crate::Error;
+use super::{
+    layer::Shared,
+    places::{Place, Waiting},
+};
+use crate::{Error, ErrorKind, context};
 
 pin_project! {
-    /// Made by [`Bulkhead`](super::Bulkhead).
-    pub struct ResponseFuture<S, F, Req> {
+    /// A call that has a place, waits for one, or is refused. Made by [`Bulkhead`](super::Bulkhead).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, Req, F> {
         #[pin]
-        state: State<S, F, Req>,
+        state: State<S, Req, F>,
     }
 }
 
 pin_project! {
     #[project = StateProjection]
-    enum State<S, F, Req> {
-        Calling { #[pin] call: F, place: Option<Place> },
-        Waiting { wait: Wait, inner: S, request: Option<Req>, places: Arc<Places>, error: Option<Error> },
-        Refused { error: Option<Error> },
+    enum State<S, Req, F> {
+        Waiting {
+            // The service that was made ready, and its request; taken when the place is there.
+            call: Option<(S, Req)>,
+            turn: Waiting<Shared>,
+            until: Instant,
+            // What it means when that has come.
+            kind: ErrorKind,
+            // Made at the first `Pending`.
+            #[pin]
+            timer: Option<Sleep>,
+            shared: Arc<Shared>,
+        },
+        Calling {
+            #[pin]
+            inner: F,
+            place: Place<Shared>,
+        },
+        Refused {
+            error: Option<Error>,
+        },
+        Done,
     }
 }
 
-/// Boxed: who waits has time, and who does not should not carry it.
-type Wait = Pin<Box<dyn Future<Output = Option<Place>> + Send>>;
-
-impl<S, F, Req> ResponseFuture<S, F, Req> {
-    pub(super) fn calling(call: F, place: Place) -> Self {
-        Self { state: State::Calling { call, place: Some(place) } }
+impl<S, Req, F> ResponseFuture<S, Req, F> {
+    pub(super) fn calling(inner: F, place: Place<Shared>) -> Self {
+        Self { state: State::Calling { inner, place } }
     }
 
     pub(super) fn refused(error: Error) -> Self {
         Self { state: State::Refused { error: Some(error) } }
     }
 
-    pub(super) fn waiting(places: Arc<Places>, end: Instant, inner: S, request: Req, error: Error) -> Self {
-        let wait = Box::pin(Arc::clone(&places).wait(end));
-        Self { state: State::Waiting { wait, inner, request: Some(request), places, error: Some(error) } }
+    pub(super) fn waiting(
+        ready: S,
+        request: Req,
+        turn: Waiting<Shared>,
+        until: Instant,
+        kind: ErrorKind,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self { state: State::Waiting { call: Some((ready, request)), turn, until, kind, timer: None, shared } }
     }
 }
 
-impl<S, F, Req> Future for ResponseFuture<S, F, Req>
+impl<S, Req, F, Res, E> Future for ResponseFuture<S, Req, F>
 where
     S: Service<Req, Future = F>,
-    S::Error: Into<BoxError>,
-    F: Future<Output = Result<S::Response, S::Error>>,
+    F: Future<Output = Result<Res, E>>,
+    E: Into<BoxError>,
 {
-    type Output = Result<S::Response, Error>;
+    type Output = Result<Res, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+        let _clock = context::enter_clock();
+        let mut state = self.project().state;
         loop {
-            match this.state.as_mut().project() {
-                StateProjection::Calling { call, place } => {
-                    let result = ready!(call.poll(cx));
-                    // At the head, not when the body ends or somebody drops this future.
-                    drop(place.take());
-                    return Poll::Ready(result.map_err(Error::from_any));
-                }
-                StateProjection::Waiting { wait, inner, request, places, error } => {
-                    let Some(place) = ready!(wait.as_mut().poll(cx)) else {
-                        places.rejected.fetch_add(1, Relaxed);
-                        return Poll::Ready(Err(error.take().expect("polled after it was ready")));
-                    };
-                    let call = inner.call(request.take().expect("the request is there until the call"));
-                    this.state.set(State::Calling { call, place: Some(place) });
+            let next = match state.as_mut().project() {
+                StateProjection::Waiting { call, turn, until, kind, mut timer, shared } => match turn.poll_place(cx) {
+                    Poll::Ready(place) => {
+                        let (mut ready, request) = call.take().expect("taken once, with the place");
+                        State::Calling { inner: ready.call(request), place }
+                    }
+                    Poll::Pending => {
+                        if timer.is_none() {
+                            timer.set(Some(sleep_until(*until)));
+                        }
+                        if let Some(timer) = timer.as_pin_mut() {
+                            ready!(timer.poll(cx));
+                        }
+                        State::Refused { error: Some(shared.refuse(*kind)) }
+                    }
+                },
+                StateProjection::Calling { inner, place: _ } => {
+                    let result = ready!(inner.poll(cx)).map_err(Error::from_any);
+                    // The place is free with the head, even if this future is kept.
+                    state.set(State::Done);
+                    return Poll::Ready(result);
                 }
                 StateProjection::Refused { error } => {
                     return Poll::Ready(Err(error.take().expect("polled after it was ready")));
                 }
-            }
+                StateProjection::Done => panic!("polled after it was ready"),
+            };
+            state.set(next);
         }
     }
 }
 
-impl<S, F, Req> fmt::Debug for ResponseFuture<S, F, Req> {
+impl<S, Req, F> fmt::Debug for ResponseFuture<S, Req, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("bulkhead::ResponseFuture").finish_non_exhaustive()
+        let state = match self.state {
+            State::Waiting { .. } => "waiting",
+            State::Calling { .. } => "calling",
+            State::Refused { .. } => "refused",
+            State::Done => "done",
+        };
+        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
     }
 }

@@ -1,107 +1,67 @@
 use std::{
-    mem,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    task::{Context, Poll},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-use tower::BoxError;
+use arc_swap::ArcSwapOption;
 use tower_layer::Layer;
-use tower_service::Service;
 
-use super::{ResponseFuture, places::Places};
+use super::{
+    Bulkhead, BulkheadPolicy,
+    places::{Owner, Places},
+};
 use crate::{
-    Error, ErrorKind, Monitor, Policy, PolicyError, context,
-    live::{Follow, IntoLive},
-    monitor::{BulkheadView, Observation, Observe},
+    Error, ErrorKind,
+    live::{Follow, IntoLive, Live, PolicyError},
+    monitor::{BulkheadView, Monitor, Observation, Observe},
 };
 
-/// Settings of a bulkhead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BulkheadPolicy {
-    /// Calls in flight; default 256.
-    pub limit: u32,
-    /// How long a call waits for a place; default zero: it does not. Never longer than the call's deadline.
-    #[serde(with = "humantime_serde")]
-    pub max_wait: Duration,
-    /// How many calls wait at once; default 256.
-    pub max_waiting: u32,
-}
-
-impl Default for BulkheadPolicy {
-    fn default() -> Self {
-        Self { limit: 256, max_wait: Duration::ZERO, max_waiting: 256 }
-    }
-}
-
-impl Policy for BulkheadPolicy {
-    fn validate(&self) -> Result<(), PolicyError> {
-        if self.limit == 0 {
-            return Err(PolicyError::new("limit", self.limit, "must be at least 1"));
-        }
-        if !self.max_wait.is_zero() && self.max_waiting == 0 {
-            return Err(PolicyError::new("max_waiting", 0, "must be at least 1 where max_wait is above zero"));
-        }
-        Ok(())
-    }
-}
-
-/// Bounds the calls in flight. See the [module](super).
-#[derive(Clone, Debug)]
+/// Puts one bulkhead round everything it is laid round. See the [module](super).
+#[derive(Clone)]
 pub struct BulkheadLayer {
     shared: Arc<Shared>,
-    name: Arc<str>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    places: Arc<Places>,
+/// What all services of a layer share.
+pub(super) struct Shared {
+    name: ArcSwapOption<Arc<str>>,
+    policy: Live<BulkheadPolicy>,
+    places: Places,
+    max_wait: AtomicU64,
+    max_waiting: AtomicU32,
+    rejected: AtomicU64,
 }
 
 impl BulkheadLayer {
-    /// With these settings.
+    /// A bulkhead with all places free.
     pub fn new(policy: impl IntoLive<BulkheadPolicy>) -> Result<Self, PolicyError> {
         let policy = policy.into_live()?;
-        let shared = Arc::new(Shared { places: Arc::default() });
-        policy.follow(&shared);
-        Ok(Self { shared, name: "bulkhead".into() })
+        let shared = Arc::new(Shared {
+            name: ArcSwapOption::empty(),
+            places: Places::new(policy.get().limit),
+            policy,
+            max_wait: AtomicU64::new(0),
+            max_waiting: AtomicU32::new(0),
+            rejected: AtomicU64::new(0),
+        });
+        shared.policy.follow(&shared);
+        Ok(Self { shared })
     }
 
-    /// Its name, in errors and views; default `bulkhead`.
-    #[must_use]
-    pub fn name(mut self, name: &str) -> Self {
-        self.name = name.into();
+    /// Names it in errors and, if this comes before [`monitor`](Self::monitor), there.
+    pub fn name(self, name: impl Into<Arc<str>>) -> Self {
+        self.shared.name.store(Some(Arc::new(name.into())));
         self
     }
 
-    /// Where it can be watched, under the name it has now.
-    #[must_use]
+    /// Shows it in `monitor`, under its name, or as `bulkhead`.
     pub fn monitor(self, monitor: &Monitor) -> Self {
-        monitor.register(&self.name, &self.shared);
+        monitor.register(self.shared.name().as_deref().unwrap_or("bulkhead"), &self.shared);
         self
-    }
-}
-
-impl Follow<BulkheadPolicy> for Shared {
-    fn follow(&self, policy: &BulkheadPolicy) {
-        self.places.max_wait.store(policy.max_wait.as_nanos() as u64, Relaxed);
-        self.places.max_waiting.store(policy.max_waiting, Relaxed);
-        self.places.limit.store(policy.limit, Relaxed);
-        self.places.wake();
-    }
-}
-
-impl Observe for Shared {
-    fn observe(&self, name: &str) -> Vec<Observation> {
-        vec![Observation::Bulkhead(BulkheadView {
-            name: name.to_owned(),
-            limit: self.places.limit.load(Relaxed),
-            in_flight: self.places.taken(),
-            waiting: self.places.waiting(),
-            rejected: self.places.rejected.load(Relaxed),
-        })]
     }
 }
 
@@ -109,53 +69,78 @@ impl<S> Layer<S> for BulkheadLayer {
     type Service = Bulkhead<S>;
 
     fn layer(&self, inner: S) -> Bulkhead<S> {
-        Bulkhead { inner, shared: Arc::clone(&self.shared), name: Arc::clone(&self.name) }
+        Bulkhead::new(inner, Arc::clone(&self.shared))
     }
 }
 
-/// A service with a bound on its calls in flight. Made by [`BulkheadLayer`].
-#[derive(Clone, Debug)]
-pub struct Bulkhead<S> {
-    inner: S,
-    shared: Arc<Shared>,
-    name: Arc<str>,
+impl fmt::Debug for BulkheadLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.shared, f)
+    }
 }
 
-impl<S, Req> Service<Req> for Bulkhead<S>
-where
-    S: Service<Req> + Clone,
-    S::Error: Into<BoxError>,
-{
-    type Response = S::Response;
-    type Error = Error;
-    type Future = ResponseFuture<S, S::Future, Req>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.inner.poll_ready(cx).map_err(Error::from_any)
+impl Shared {
+    /// How long a call waits; `None` if not at all.
+    pub(super) fn max_wait(&self) -> Option<Duration> {
+        let wait = self.max_wait.load(Relaxed);
+        (wait > 0).then(|| Duration::from_nanos(wait))
     }
 
-    fn call(&mut self, request: Req) -> Self::Future {
-        let places = &self.shared.places;
-        if let Some(place) = places.take() {
-            return ResponseFuture::calling(self.inner.call(request), place);
+    pub(super) fn max_waiting(&self) -> u32 {
+        self.max_waiting.load(Relaxed)
+    }
+
+    /// Counts a refusal and makes its error.
+    pub(super) fn refuse(&self, kind: ErrorKind) -> Error {
+        self.rejected.fetch_add(1, Relaxed);
+        // Whatever the kind: no request has left.
+        let error = Error::new(kind).with_layer("bulkhead").unsent();
+        match self.name() {
+            Some(name) => error.with_service(name),
+            None => error,
         }
-        let max_wait = Duration::from_nanos(places.max_wait.load(Relaxed));
-        let full = || Error::new(ErrorKind::BulkheadFull).with_layer("bulkhead").with_service(Arc::clone(&self.name));
-        if max_wait.is_zero() {
-            places.rejected.fetch_add(1, Relaxed);
-            return ResponseFuture::refused(full());
-        }
-        let _clock = context::enter_clock();
-        let own = context::now() + max_wait;
-        let (end, error) = match context::deadline() {
-            Some(deadline) if deadline < own => {
-                (deadline, Error::new(ErrorKind::DeadlineExceeded).with_layer("bulkhead").unsent())
-            }
-            _ => (own, full()),
-        };
-        // The one that is ready is the one to call, later.
-        let next = self.inner.clone();
-        let ready = mem::replace(&mut self.inner, next);
-        ResponseFuture::waiting(Arc::clone(places), end, ready, request, error)
+    }
+
+    fn name(&self) -> Option<Arc<str>> {
+        self.name.load().as_deref().map(Arc::clone)
+    }
+}
+
+impl Owner for Shared {
+    fn places(&self) -> &Places {
+        &self.places
+    }
+}
+
+impl Follow<BulkheadPolicy> for Shared {
+    fn follow(&self, policy: &BulkheadPolicy) {
+        self.max_wait.store(u64::try_from(policy.max_wait.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.max_waiting.store(policy.max_waiting, Relaxed);
+        self.places.set_limit(policy.limit);
+    }
+}
+
+impl Observe for Shared {
+    fn observe(&self, name: &str) -> Vec<Observation> {
+        let (in_flight, waiting) = self.places.count();
+        vec![Observation::Bulkhead(BulkheadView {
+            name: name.to_owned(),
+            limit: self.places.limit(),
+            in_flight,
+            waiting,
+            rejected: self.rejected.load(Relaxed),
+        })]
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (in_flight, waiting) = self.places.count();
+        f.debug_struct("Bulkhead")
+            .field("name", &self.name())
+            .field("policy", &self.policy)
+            .field("in_flight", &in_flight)
+            .field("waiting", &waiting)
+            .finish_non_exhaustive()
     }
 }

@@ -10,18 +10,16 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::BoxError;
 
-use super::{
-    layer::Shared,
-    state::{Admitted, Report},
-};
+use super::{layer::Parts, state::Pass};
 use crate::{
-    Error,
+    Error, Outcome,
     context::{self, DropCause},
-    outcome::{Classify, Outcome},
+    outcome::Classify,
 };
 
 pin_project! {
-    /// Made by [`CircuitBreaker`](super::CircuitBreaker).
+    /// A call behind a breaker, or its refusal. Made by [`CircuitBreaker`](super::CircuitBreaker).
+    #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F, C> {
         #[pin]
         state: State<F, C>,
@@ -31,14 +29,27 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     enum State<F, C> {
-        Calling { guard: Option<Guard>, classify: Arc<C>, #[pin] call: F },
-        Refused { error: Option<Error> },
+        Calling {
+            #[pin]
+            inner: F,
+            guard: Guard<C>,
+        },
+        Refused {
+            error: Option<Error>,
+        },
     }
 }
 
+/// A pass that is handed back: with a result, or by `Drop` without one.
+pub(super) struct Guard<C> {
+    parts: Arc<Parts<C>>,
+    pass: Option<Pass>,
+    start: Option<Instant>,
+}
+
 impl<F, C> ResponseFuture<F, C> {
-    pub(super) fn calling(call: F, guard: Guard, classify: Arc<C>) -> Self {
-        Self { state: State::Calling { guard: Some(guard), classify, call } }
+    pub(super) fn calling(inner: F, guard: Guard<C>) -> Self {
+        Self { state: State::Calling { inner, guard } }
     }
 
     pub(super) fn refused(error: Error) -> Self {
@@ -55,17 +66,13 @@ where
     type Output = Result<Res, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let _clock = context::enter_clock();
         match self.project().state.project() {
-            StateProjection::Calling { guard, classify, call } => {
-                let _clock = context::enter_clock();
-                let result = ready!(call.poll(cx)).map_err(Error::from_any);
-                if let Some(mut guard) = guard.take() {
-                    guard.report = Some(match classify.classify(result.as_ref()) {
-                        Outcome::Success => Report::Success,
-                        Outcome::Cancelled | Outcome::Ignored => Report::Nothing,
-                        Outcome::Failure(_) | Outcome::Throttled(_) | Outcome::TimedOut => Report::Failure,
-                    });
-                }
+            StateProjection::Calling { inner, guard } => {
+                let _probe = context::enter_probe(guard.pass.is_some_and(Pass::is_probe));
+                let result = ready!(inner.poll(cx)).map_err(Error::from_any);
+                let outcome = guard.parts.classify.classify(result.as_ref());
+                guard.finish(outcome);
                 Poll::Ready(result)
             }
             StateProjection::Refused { error } => Poll::Ready(Err(error.take().expect("polled after it was ready"))),
@@ -73,33 +80,32 @@ where
     }
 }
 
-/// A call let through; reports what became of it when dropped.
-pub(super) struct Guard {
-    shared: Arc<Shared>,
-    admitted: Admitted,
-    since: Instant,
-    /// `None` while it is under way: dropped now, it was cancelled.
-    report: Option<Report>,
-}
-
-impl Guard {
-    pub(super) fn new(shared: Arc<Shared>, admitted: Admitted) -> Self {
-        Self { shared, admitted, since: context::now(), report: None }
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let report = self.report.unwrap_or(match context::drop_cause() {
-            DropCause::Cancelled => Report::Nothing,
-            DropCause::TimedOut => Report::Failure,
-        });
-        self.shared.report(self.admitted, report, context::now().saturating_duration_since(self.since));
-    }
-}
-
 impl<F, C> fmt::Debug for ResponseFuture<F, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("circuit_breaker::ResponseFuture").finish_non_exhaustive()
+        f.debug_struct("ResponseFuture")
+            .field("refused", &matches!(self.state, State::Refused { .. }))
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C> Guard<C> {
+    pub(super) fn new(parts: Arc<Parts<C>>, pass: Pass) -> Self {
+        let start = parts.shared.start();
+        Self { parts, pass: Some(pass), start }
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        if let Some(pass) = self.pass.take() {
+            self.parts.shared.report(pass, self.start, outcome);
+        }
+    }
+}
+
+impl<C> Drop for Guard<C> {
+    fn drop(&mut self) {
+        self.finish(match context::drop_cause() {
+            DropCause::TimedOut => Outcome::TimedOut,
+            DropCause::Cancelled => Outcome::Cancelled,
+        });
     }
 }

@@ -7,22 +7,26 @@ use std::{
 use tower::BoxError;
 use tower_service::Service;
 
-use super::{ResponseFuture, layer::Shared};
+use super::{Breaker, ResponseFuture, future::Guard, layer::Parts};
 use crate::{
     Error, context,
     outcome::{Classify, Standard},
 };
 
-/// A service behind a circuit breaker. Made by [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
+/// A service behind a breaker. Made by [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
 pub struct CircuitBreaker<S, C = Standard> {
     inner: S,
-    shared: Arc<Shared>,
-    classify: Arc<C>,
+    parts: Arc<Parts<C>>,
 }
 
 impl<S, C> CircuitBreaker<S, C> {
-    pub(super) fn new(inner: S, shared: Arc<Shared>, classify: Arc<C>) -> Self {
-        Self { inner, shared, classify }
+    pub(super) fn new(inner: S, parts: Arc<Parts<C>>) -> Self {
+        Self { inner, parts }
+    }
+
+    /// A handle to the breaker.
+    pub fn breaker(&self) -> Breaker {
+        Breaker(Arc::clone(&self.parts.shared))
     }
 }
 
@@ -42,10 +46,12 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let _clock = context::enter_clock();
-        match self.shared.admit() {
-            Ok(admitted) => {
-                let guard = super::future::Guard::new(Arc::clone(&self.shared), admitted);
-                ResponseFuture::calling(self.inner.call(request), guard, Arc::clone(&self.classify))
+        match self.parts.shared.admit() {
+            Ok(pass) => {
+                // Before the inner call: if that panics, the pass goes back.
+                let guard = Guard::new(Arc::clone(&self.parts), pass);
+                let _probe = context::enter_probe(pass.is_probe());
+                ResponseFuture::calling(self.inner.call(request), guard)
             }
             Err(error) => ResponseFuture::refused(error),
         }
@@ -54,12 +60,15 @@ where
 
 impl<S: Clone, C> Clone for CircuitBreaker<S, C> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared), classify: Arc::clone(&self.classify) }
+        Self { inner: self.inner.clone(), parts: Arc::clone(&self.parts) }
     }
 }
 
 impl<S: fmt::Debug, C> fmt::Debug for CircuitBreaker<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CircuitBreaker").field("breaker", &self.shared).field("inner", &self.inner).finish()
+        f.debug_struct("CircuitBreaker")
+            .field("inner", &self.inner)
+            .field("breaker", &self.breaker())
+            .finish_non_exhaustive()
     }
 }

@@ -1,122 +1,172 @@
-use std::{
-    sync::atomic::{
-        AtomicU64,
-        Ordering::{AcqRel, Relaxed},
-    },
-    time::Duration,
-};
+//! What happened lately: a sliding time window without a lock. No clock, no randomness.
+//!
+//! A ring of buckets, each as wide as a tenth of the window. A bucket has four counters, one word each:
+//!
+//! ```text
+//!     period:8 | epoch:32 | count:24
+//! ```
+//!
+//! *Epoch* is the time in bucket widths. Whoever counts in a bucket that still holds an older epoch starts it anew; whoever
+//! reads skips what is older than the window. So nothing ticks, and an idle window needs no care. An epoch
+//! comes again after 2^32 buckets: 136 years of one second, 497 days of the shortest, 10 ms.
+//!
+//! *Period* is the closed period of the breaker the counts belong to. A result of an earlier one finds a foreign period and
+//! is dropped, however late it comes.
 
-/// A sliding window of ten buckets, each one word: which bucket of all time it is, calls, failures and slow calls.
-///
-/// No lock, no task: a recorder that finds a bucket of an older time begins it anew. A bucket that is full (32 767 calls) is
-/// halved, which keeps its rates. Its time is counted modulo 2^19, so that with buckets of a second a window left alone for exactly six
-/// days could show what it saw then.
-#[derive(Debug)]
+use super::atomic::{AtomicU64, Relaxed};
+
+/// Buckets in a window.
+pub(super) const BUCKETS: u64 = 10;
+
+const EPOCH_SHIFT: u32 = 24;
+const PERIOD_SHIFT: u32 = 56;
+const COUNT: u64 = (1 << EPOCH_SHIFT) - 1;
+
+/// The window.
+#[derive(Debug, Default)]
 pub(super) struct Window {
-    /// Of one bucket, in nanoseconds.
-    width: AtomicU64,
-    buckets: [AtomicU64; BUCKETS as usize],
+    buckets: [Bucket; BUCKETS as usize],
+    /// When something bad was last counted: a success need not look at the sums long after that.
+    last_bad: AtomicU64,
 }
 
-const BUCKETS: u64 = 10;
-const COUNT_BITS: u32 = 15;
-const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
-const EPOCH_MASK: u64 = (1 << 19) - 1;
+#[derive(Debug, Default)]
+struct Bucket {
+    calls: AtomicU64,
+    failures: AtomicU64,
+    slow: AtomicU64,
+    abandoned: AtomicU64,
+}
 
-/// What a window holds.
+/// What is known of a call that says something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It ended.
+    Ended { failed: bool, slow: bool },
+    /// The caller left, but only after the slow threshold: slow, and neither a success nor a failure.
+    Abandoned,
+}
+
+impl Verdict {
+    pub(super) fn is_bad(self) -> bool {
+        self != Self::Ended { failed: false, slow: false }
+    }
+}
+
+/// The window's contents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Totals {
+pub(super) struct Sums {
     pub(super) calls: u64,
     pub(super) failures: u64,
     pub(super) slow: u64,
+    pub(super) abandoned: u64,
 }
 
-impl Totals {
-    /// The share that failed; 0 of none.
-    pub(super) fn failure_rate(self) -> f64 {
-        share(self.failures, self.calls)
+impl Sums {
+    /// The share of ended calls that failed.
+    pub(super) fn failure_rate(&self) -> f64 {
+        rate(self.failures, self.calls)
     }
 
-    /// The share that was slow; 0 of none.
-    pub(super) fn slow_rate(self) -> f64 {
-        share(self.slow, self.calls)
+    /// The share of calls, abandoned ones included, that were slow.
+    pub(super) fn slow_rate(&self) -> f64 {
+        rate(self.slow + self.abandoned, self.calls + self.abandoned)
     }
 }
 
-fn share(part: u64, whole: u64) -> f64 {
+fn rate(part: u64, whole: u64) -> f64 {
+    // The quotient, not `part >= rate * whole`: 3 of 30 is exactly the number that is written 0.1.
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 impl Window {
-    pub(super) fn new(length: Duration) -> Self {
-        let window = Self { width: AtomicU64::new(1), buckets: Default::default() };
-        window.set_length(length);
-        window
-    }
-
-    /// Takes another length, and begins anew if it is one.
-    pub(super) fn set_length(&self, length: Duration) {
-        let width = (length.as_nanos() as u64 / BUCKETS).max(1);
-        if self.width.swap(width, Relaxed) != width {
-            self.clear();
-        }
-    }
-
-    /// Forgets everything.
-    pub(super) fn clear(&self) {
-        for bucket in &self.buckets {
-            bucket.store(0, Relaxed);
-        }
-    }
-
-    /// Counts one call.
-    pub(super) fn record(&self, now: u64, failed: bool, slow: bool) {
-        let epoch = now / self.width.load(Relaxed);
+    /// Counts a call of closed period `period` that ended at `now`.
+    pub(super) fn record(&self, period: u8, now: u64, width: u64, verdict: Verdict) {
+        let epoch = now / width;
         let bucket = &self.buckets[(epoch % BUCKETS) as usize];
-        let mut before = bucket.load(Relaxed);
-        loop {
-            let (at, mut totals) = unpack(before);
-            if at != epoch & EPOCH_MASK {
-                totals = Totals::default();
-            } else if totals.calls == COUNT_MAX {
-                totals = Totals { calls: totals.calls / 2, failures: totals.failures / 2, slow: totals.slow / 2 };
+        let add = |counter| add(counter, period, epoch as u32);
+        if verdict.is_bad() {
+            // Before the counters, so that whoever sees those does not skip the sums.
+            let _ = self.last_bad.fetch_update(Relaxed, Relaxed, |last| (last < now).then_some(now));
+        }
+        match verdict {
+            Verdict::Abandoned => {
+                add(&bucket.abandoned);
             }
-            totals.calls += 1;
-            totals.failures += u64::from(failed);
-            totals.slow += u64::from(slow);
-            match bucket.compare_exchange_weak(before, pack(epoch & EPOCH_MASK, totals), AcqRel, Relaxed) {
-                Ok(_) => return,
-                Err(now) => before = now,
+            // The call before what is wrong with it: a reader in between sees too low a rate, never one above 1.
+            Verdict::Ended { failed, slow } => {
+                if add(&bucket.calls) {
+                    let _ = failed && add(&bucket.failures);
+                    let _ = slow && add(&bucket.slow);
+                }
             }
         }
     }
 
-    /// The sum of the last ten buckets, the one under way included.
-    pub(super) fn totals(&self, now: u64) -> Totals {
-        let epoch = now / self.width.load(Relaxed);
-        self.buckets
-            .iter()
-            .map(|bucket| unpack(bucket.load(Relaxed)))
-            .filter(|(at, _)| epoch.wrapping_sub(*at) & EPOCH_MASK < BUCKETS)
-            .fold(Totals::default(), |sum, (_, one)| Totals {
-                calls: sum.calls + one.calls,
-                failures: sum.failures + one.failures,
-                slow: sum.slow + one.slow,
-            })
+    /// What the window that ends at `now` holds.
+    pub(super) fn sums(&self, period: u8, now: u64, width: u64) -> Sums {
+        let epoch = (now / width) as u32;
+        let count = |counter: &AtomicU64| {
+            let word = counter.load(Relaxed);
+            // A bucket may be ahead of us, if another thread read the clock later.
+            let distance = epoch.wrapping_sub(epoch_of(word)).cast_signed().unsigned_abs();
+            if period_of(word) == period && u64::from(distance) < BUCKETS { word & COUNT } else { 0 }
+        };
+        self.buckets.iter().fold(Sums::default(), |sums, bucket| Sums {
+            calls: sums.calls + count(&bucket.calls),
+            failures: sums.failures + count(&bucket.failures),
+            slow: sums.slow + count(&bucket.slow),
+            abandoned: sums.abandoned + count(&bucket.abandoned),
+        })
+    }
+
+    /// Whether nothing bad can be in the window that ends at `now`.
+    pub(super) fn is_clean(&self, now: u64, width: u64) -> bool {
+        now.saturating_sub(self.last_bad.load(Relaxed)) > width * BUCKETS
+    }
+
+    /// Starts closed period `period`, empty. Does nothing where it has started already: several may try, and one that
+    /// comes too late does no harm.
+    pub(super) fn start(&self, period: u8) {
+        for counter in self.counters() {
+            let _ = counter.fetch_update(Relaxed, Relaxed, |word| {
+                (period.wrapping_sub(period_of(word)).cast_signed() > 0).then_some(u64::from(period) << PERIOD_SHIFT)
+            });
+        }
+    }
+
+    /// Empties the window and stays in its period: the width has changed.
+    pub(super) fn clear(&self) {
+        for counter in self.counters() {
+            let _ = counter.fetch_update(Relaxed, Relaxed, |word| Some(word >> PERIOD_SHIFT << PERIOD_SHIFT));
+        }
+    }
+
+    fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.buckets.iter().flat_map(|bucket| [&bucket.calls, &bucket.failures, &bucket.slow, &bucket.abandoned])
     }
 }
 
-fn pack(epoch: u64, totals: Totals) -> u64 {
-    epoch << (3 * COUNT_BITS) | totals.calls << (2 * COUNT_BITS) | totals.failures << COUNT_BITS | totals.slow
+/// Adds one, unless the counter has gone on to a later epoch or another period, or is full.
+fn add(counter: &AtomicU64, period: u8, epoch: u32) -> bool {
+    let added = counter.fetch_update(Relaxed, Relaxed, |word| {
+        let ahead = u64::from(epoch_of(word).wrapping_sub(epoch));
+        let late = (1..=2 * BUCKETS).contains(&ahead);
+        let count = if ahead == 0 { word & COUNT } else { 0 };
+        if late || period_of(word) != period || count == COUNT {
+            return None;
+        }
+        Some(u64::from(period) << PERIOD_SHIFT | u64::from(epoch) << EPOCH_SHIFT | (count + 1))
+    });
+    added.is_ok()
 }
 
-fn unpack(word: u64) -> (u64, Totals) {
-    let totals = Totals {
-        calls: word >> (2 * COUNT_BITS) & COUNT_MAX,
-        failures: word >> COUNT_BITS & COUNT_MAX,
-        slow: word & COUNT_MAX,
-    };
-    (word >> (3 * COUNT_BITS), totals)
+fn epoch_of(word: u64) -> u32 {
+    (word >> EPOCH_SHIFT) as u32
+}
+
+fn period_of(word: u64) -> u8 {
+    (word >> PERIOD_SHIFT) as u8
 }
 
 #[cfg(test)]
@@ -125,48 +175,112 @@ mod tests {
 
     use super::*;
 
+    const OK: Verdict = Verdict::Ended { failed: false, slow: false };
+    const FAILED: Verdict = Verdict::Ended { failed: true, slow: false };
+
+    fn verdict() -> impl Strategy<Value = Verdict> {
+        prop_oneof![
+            4 => (any::<bool>(), any::<bool>()).prop_map(|(failed, slow)| Verdict::Ended { failed, slow }),
+            1 => Just(Verdict::Abandoned),
+        ]
+    }
+
     proptest! {
+        /// Against a list of everything that ever happened.
         #[test]
-        fn it_counts_what_a_list_of_all_calls_would(
-            steps in prop::collection::vec((0u64..3_000, any::<bool>(), any::<bool>()), 0..400),
+        fn the_sums_are_those_of_the_last_ten_buckets(
+            width in 1_u64..5,
+            steps in prop::collection::vec((prop_oneof![9 => 0_u64..4, 1 => 0_u64..200], verdict()), 1..200),
         ) {
-            let window = Window::new(Duration::from_nanos(1_000));
-            let mut calls = Vec::new();
-            let mut now = 1_000_000;
-            for (wait, failed, slow) in steps {
-                now += wait / 10;
-                window.record(now, failed, slow);
-                calls.push((now / 100, failed, slow));
-                let inside = calls.iter().filter(|(at, ..)| now / 100 - at < 10);
-                let model = inside.fold(Totals::default(), |sum, (_, failed, slow)| Totals {
-                    calls: sum.calls + 1,
-                    failures: sum.failures + u64::from(*failed),
-                    slow: sum.slow + u64::from(*slow),
-                });
-                prop_assert_eq!(window.totals(now), model);
+            let window = Window::default();
+            let mut all: Vec<(u64, Verdict)> = Vec::new();
+            let mut now = 7;
+            for (wait, verdict) in steps {
+                now += wait;
+                window.record(0, now, width, verdict);
+                all.push((now / width, verdict));
+                let recent = all.iter().filter(|(epoch, _)| now / width - epoch < BUCKETS).map(|(_, verdict)| *verdict);
+                let mut expected = Sums::default();
+                for verdict in recent {
+                    match verdict {
+                        Verdict::Abandoned => expected.abandoned += 1,
+                        Verdict::Ended { failed, slow } => {
+                            expected.calls += 1;
+                            expected.failures += u64::from(failed);
+                            expected.slow += u64::from(slow);
+                        }
+                    }
+                }
+                prop_assert_eq!(window.sums(0, now, width), expected);
+                let bad = expected.failures + expected.slow + expected.abandoned > 0;
+                prop_assert!(!(bad && window.is_clean(now, width)), "a failure would be overlooked");
             }
-            prop_assert_eq!(window.totals(now + 1_000), Totals::default());
         }
     }
 
     #[test]
-    fn a_full_bucket_keeps_its_rates() {
-        let window = Window::new(Duration::from_secs(10));
-        for call in 0..200_000u32 {
-            window.record(5, call.is_multiple_of(4), false);
+    fn an_idle_window_is_empty_however_long_it_was_idle() {
+        let window = Window::default();
+        window.record(0, 5, 1, FAILED);
+        for idle in [10, 11, 1 << 20, 1 << 31, (1 << 31) + 9, (1 << 32) - 10] {
+            assert_eq!(window.sums(0, 5 + idle, 1), Sums::default(), "after {idle} buckets");
         }
-        let totals = window.totals(5);
-        assert!((totals.failure_rate() - 0.25).abs() < 0.01, "{totals:?}");
+        let later = 5 + (1 << 31) + 5;
+        window.record(0, later, 1, OK);
+        assert_eq!(window.sums(0, later, 1).calls, 1, "and counts again");
     }
 
     #[test]
-    fn contended_recorders_lose_no_call() {
-        let window = Window::new(Duration::from_secs(10));
+    fn a_late_clock_reading_neither_wipes_nor_joins_a_newer_bucket() {
+        let window = Window::default();
+        window.record(0, 25, 1, OK);
+        window.record(0, 15, 1, FAILED); // the same slot, ten buckets ago
+        assert_eq!(window.sums(0, 25, 1), Sums { calls: 1, ..Sums::default() });
+    }
+
+    #[test]
+    fn a_result_of_an_earlier_period_is_dropped() {
+        let window = Window::default();
+        window.record(0, 5, 1, FAILED);
+        window.start(1);
+        assert_eq!(window.sums(1, 5, 1), Sums::default(), "a fresh window");
+        window.record(0, 5, 1, FAILED);
+        window.record(1, 5, 1, OK);
+        window.start(1); // another thread that closed it too, and lost
+        window.start(0); // one that was held up for a whole period
+        assert_eq!(window.sums(1, 5, 1), Sums { calls: 1, ..Sums::default() });
+    }
+
+    #[test]
+    fn periods_go_round_without_an_end() {
+        let window = Window::default();
+        for period in (0..=255_u8).chain(0..=255) {
+            window.start(period);
+            window.record(period, 5, 1, OK);
+            assert_eq!(window.sums(period, 5, 1).calls, 1);
+        }
+    }
+
+    #[test]
+    fn a_rate_that_is_exactly_the_threshold_reaches_it() {
+        for whole in 1..200_u32 {
+            for part in 0..=whole {
+                let sums = Sums { calls: whole.into(), failures: part.into(), ..Sums::default() };
+                let written: f64 = format!("{}", f64::from(part) / f64::from(whole)).parse().expect("a number");
+                assert!(sums.failure_rate() >= written);
+            }
+        }
+        assert!(Sums { calls: 30, failures: 3, ..Sums::default() }.failure_rate() >= 0.1);
+    }
+
+    #[test]
+    fn threads_lose_no_count() {
+        let window = Window::default();
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..5_000).for_each(|_| window.record(7, true, false)));
+                scope.spawn(|| (0..10_000).for_each(|call| window.record(0, call / 1_000, 1, FAILED)));
             }
         });
-        assert_eq!(window.totals(7), Totals { calls: 20_000, failures: 20_000, slow: 0 });
+        assert_eq!(window.sums(0, 9, 1), Sums { calls: 40_000, failures: 40_000, ..Sums::default() });
     }
 }

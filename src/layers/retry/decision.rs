@@ -20,6 +20,8 @@ pub(super) struct Course {
     pub(super) backoffs: u32,
     /// Whether the request may run twice.
     pub(super) idempotent: bool,
+    /// Whether it is a breaker's probe: one answer is all it is for.
+    pub(super) probe: bool,
 }
 
 /// What an attempt came to, as far as trying again goes.
@@ -58,6 +60,9 @@ impl Course {
             if !is_worth_it(outcome) {
                 return Err(Ended::Answered);
             }
+            if self.probe {
+                return Err(Ended::Probed);
+            }
             if !self.idempotent {
                 return Err(Ended::NotIdempotent);
             }
@@ -88,7 +93,7 @@ mod tests {
     const FAILED: Outcome = Outcome::Failure(Failure::Transport);
 
     fn next(idempotent: bool, outcome: Outcome, rejected: bool, unsent: bool) -> Result<Again, Ended> {
-        let course = Course { max_attempts: 3, attempts: 1, seen: 0, backoffs: 0, idempotent };
+        let course = Course { max_attempts: 3, attempts: 1, seen: 0, backoffs: 0, idempotent, probe: false };
         course.next(Attempted { outcome, rejected, unsent, pushback: None })
     }
 
@@ -113,8 +118,15 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_is_sent_again_only_if_it_never_ran() {
+        let course = Course { max_attempts: 3, attempts: 1, seen: 0, backoffs: 0, idempotent: true, probe: true };
+        let after = |unsent| course.next(Attempted { outcome: FAILED, rejected: false, unsent, pushback: None });
+        assert_eq!((after(false), after(true)), (Err(Ended::Probed), Ok(Again::Requeue)));
+    }
+
+    #[test]
     fn no_sixth_attempt_whatever_happened() {
-        let course = Course { max_attempts: 5, attempts: 5, seen: 0, backoffs: 0, idempotent: true };
+        let course = Course { max_attempts: 5, attempts: 5, seen: 0, backoffs: 0, idempotent: true, probe: false };
         for unsent in [false, true] {
             let attempted = Attempted { outcome: FAILED, rejected: false, unsent, pushback: None };
             assert_eq!(course.next(attempted), Err(Ended::AttemptsExhausted));

@@ -45,7 +45,14 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let _clock = context::enter_clock();
         let max_attempts = self.shared.begin();
-        let course = Course { max_attempts, attempts: 1, seen: 0, backoffs: 0, idempotent: request.is_idempotent() };
+        let course = Course {
+            max_attempts,
+            attempts: 1,
+            seen: 0,
+            backoffs: 0,
+            idempotent: request.is_idempotent(),
+            probe: context::is_probe(),
+        };
         let (first, again) = if max_attempts > 1 {
             let (first, kept) = request.split(self.shared.replay_limit());
             // A later attempt drives the readiness of this clone; the first is the instance that is ready now.

@@ -3,17 +3,21 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Pick, Picker};
-use crate::{EndpointHandle, Outcome, Policy, PolicyError};
+use crate::{EndpointHandle, Outcome, Policy, PolicyError, outcome::Failure};
 
 /// The one whose next answer would come sooner, of two endpoints drawn at random: the peak of a moving average of its latency times its
 /// calls in flight, relative to its weight (Finagle's `PeakEwma`).
 ///
 /// An endpoint that fails at once would look like the fastest of all; so a failure counts as an answer that took the
-/// penalty (linkerd's load biaser). A rejection of our own says nothing.
+/// penalty (linkerd's load biaser). Only the first five refused connections in a row do not: they are requeued at no cost, and
+/// show outlier detection that the endpoint is dead. A rejection of our own says nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct P2cPeakEwma {
     policy: PeakEwmaPolicy,
 }
+
+/// How many refused connections in a row go without the penalty: as many as outlier detection wants to see.
+const LEFT_TO_DETECTION: u32 = 5;
 
 /// Settings of [`P2cPeakEwma`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +64,14 @@ impl Picker for P2cPeakEwma {
     fn observe(&self, endpoint: &EndpointHandle, outcome: Outcome, took: Duration, now: u64) {
         let PeakEwmaPolicy { decay, penalty } = self.policy;
         let load = endpoint.load();
+        if outcome == Outcome::Failure(Failure::Connect) {
+            // It cost nothing but a requeue. Left alone at once, it would never fail often enough for outlier detection to eject it.
+            if load.refused() <= LEFT_TO_DETECTION {
+                return;
+            }
+        } else {
+            load.reached();
+        }
         match outcome {
             Outcome::Success => load.observe(took, now, decay),
             Outcome::Throttled(wait) => load.at_least(penalty.max(wait.unwrap_or_default()), now, decay),

@@ -1,0 +1,210 @@
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    CircuitBreakerPolicy,
+    policy::{Rules, Settings},
+    state::{Change, Machine, Pass, State},
+};
+use crate::{
+    Error, ErrorKind, Outcome, context,
+    live::{Follow, Live},
+    monitor::{Act, BreakerView, Observation, Observe},
+};
+
+/// A handle to a layer's breaker, for operators and tests. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Breaker(pub(super) Arc<Shared>);
+
+/// What all services of a layer share: the machine, with a clock, dice and a voice.
+pub(super) struct Shared {
+    name: Arc<str>,
+    policy: Live<CircuitBreakerPolicy>,
+    settings: Settings,
+    machine: Machine,
+    rejected: AtomicU64,
+    opened: AtomicU64,
+}
+
+impl Breaker {
+    /// What it does with calls. Once the open time is over it still says `Open` until a call has come.
+    pub fn state(&self) -> State {
+        self.0.machine.state()
+    }
+
+    /// Refuses every call until [`release`](Self::release).
+    pub fn force_open(&self) {
+        self.0.force(State::ForcedOpen);
+    }
+
+    /// Lets every call through until [`release`](Self::release), whatever the results, which are still counted.
+    pub fn force_closed(&self) {
+        self.0.force(State::ForcedClosed);
+    }
+
+    /// Lets it decide for itself again: closed, with nothing counted yet. Does nothing where it was not forced.
+    pub fn release(&self) {
+        self.0.force(State::Closed);
+    }
+}
+
+impl fmt::Debug for Breaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Breaker").field("command", &self.0.name).field("state", &self.state()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(name: Arc<str>, policy: Live<CircuitBreakerPolicy>) -> Arc<Self> {
+        let settings = Settings::new(&Rules::of(&policy.get()));
+        let (rejected, opened) = Default::default();
+        let shared = Arc::new(Self { name, policy, settings, machine: Machine::default(), rejected, opened });
+        shared.policy.follow(&shared);
+        shared
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn policy(&self) -> &Live<CircuitBreakerPolicy> {
+        &self.policy
+    }
+
+    /// The start of a call, if anybody will ask how long it took.
+    pub(super) fn start(&self) -> Option<Instant> {
+        self.settings.measures().then(context::now)
+    }
+
+    pub(super) fn admit(&self) -> Result<Pass, Error> {
+        match self.machine.pass() {
+            Some(pass) => Ok(pass),
+            None => self.admit_perhaps(),
+        }
+    }
+
+    #[cold]
+    fn admit_perhaps(&self) -> Result<Pass, Error> {
+        let now = context::nanos(context::now());
+        match self.machine.admit(now, &self.settings.rules()) {
+            Ok((pass, change)) => {
+                self.tell(change);
+                Ok(pass)
+            }
+            Err(refusal) => {
+                self.rejected.fetch_add(1, Relaxed);
+                let error = Error::new(ErrorKind::CircuitOpen)
+                    .with_layer("circuit_breaker")
+                    .with_service(Arc::clone(&self.name));
+                Err(match refusal.wait {
+                    Some(wait) => error.with_retry_after(Duration::from_nanos(wait)),
+                    None => error,
+                })
+            }
+        }
+    }
+
+    /// Ends a call.
+    pub(super) fn report(&self, pass: Pass, start: Option<Instant>, outcome: Outcome) {
+        // Nothing to count and no lease to give back: spare the clock.
+        if start.is_none() && matches!(outcome, Outcome::Cancelled | Outcome::Ignored) && !pass.is_probe() {
+            return;
+        }
+        let now = context::now();
+        let elapsed = start.map_or(0, |start| now.saturating_duration_since(start).as_nanos() as u64);
+        let rules = self.settings.rules();
+        let verdict = rules.verdict(outcome, elapsed);
+        let change = self.machine.report(pass, verdict, context::nanos(now), &rules, || 0.9 + 0.2 * fastrand::f64());
+        self.tell(change);
+    }
+
+    fn force(&self, to: State) {
+        self.tell(self.machine.force(to, context::nanos(context::now())));
+    }
+
+    /// Tells a transition, once: the machine hands it to one thread only.
+    fn tell(&self, change: Option<Change>) {
+        let Some(Change { from, to, sums, stays }) = change else { return };
+        let (command, from) = (&*self.name, from.name());
+        match to {
+            State::Open => {
+                self.opened.fetch_add(1, Relaxed);
+                tracing::warn!(
+                    target: "hopvine::circuit_breaker",
+                    command,
+                    from,
+                    to = to.name(),
+                    calls = sums.calls,
+                    failure_rate = sums.failure_rate(),
+                    slow_rate = sums.slow_rate(),
+                    open_for = ?Duration::from_nanos(stays),
+                    "circuit breaker opened"
+                );
+            }
+            State::ForcedOpen => tracing::warn!(
+                target: "hopvine::circuit_breaker",
+                command,
+                from,
+                to = to.name(),
+                "circuit breaker forced open"
+            ),
+            State::HalfOpen if from == to.name() => tracing::info!(
+                target: "hopvine::circuit_breaker",
+                command,
+                from,
+                to = to.name(),
+                "circuit breaker's probes got lost, others are let through"
+            ),
+            State::Closed | State::HalfOpen | State::ForcedClosed => tracing::info!(
+                target: "hopvine::circuit_breaker",
+                command,
+                from,
+                to = to.name(),
+                "circuit breaker changed"
+            ),
+        }
+    }
+}
+
+impl Follow<CircuitBreakerPolicy> for Shared {
+    fn follow(&self, policy: &CircuitBreakerPolicy) {
+        if self.settings.replace(&Rules::of(policy)) {
+            self.machine.clear_window();
+        }
+    }
+}
+
+impl Observe for Shared {
+    fn observe(&self, name: &str) -> Vec<Observation> {
+        let look = self.machine.look(context::nanos(context::now()), &self.settings.rules());
+        vec![Observation::Breaker(BreakerView {
+            name: name.to_owned(),
+            state: look.state.name(),
+            calls: look.sums.calls,
+            failure_rate: look.sums.failure_rate(),
+            slow_rate: look.sums.slow_rate(),
+            rejected: self.rejected.load(Relaxed),
+            opened: self.opened.load(Relaxed),
+            open_for: look.wait.map(Duration::from_nanos),
+            probes: look.leased,
+        })]
+    }
+
+    fn act(&self, act: &Act) -> bool {
+        match act {
+            Act::ForceOpen => self.force(State::ForcedOpen),
+            Act::ForceClosed => self.force(State::ForcedClosed),
+            Act::Release => self.force(State::Closed),
+            _ => return false,
+        }
+        true
+    }
+}
