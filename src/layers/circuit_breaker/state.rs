@@ -87,13 +87,6 @@ pub(super) struct Machine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pass(u64);
 
-impl Pass {
-    /// Whether the call is a probe.
-    pub(super) fn is_probe(self) -> bool {
-        Word::unpack(self.0).state == State::HalfOpen
-    }
-}
-
 /// A transition, told to the one who won it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Change {
