@@ -668,8 +668,9 @@ async fn each_transition_is_told_once_and_calls_are_not() {
         layer.breaker().release();
         many(&layer, 50, "ok").await;
     }
-    // Once in vain: an event another thread is the first to reach may be taken for one that nobody wants, for good, by a
-    // subscriber that is there already. One that comes later asks anew.
+    // While there is only one subscriber, tracing lets the thread that is the first to reach an event decide for all whether
+    // anybody wants it. So there are two, and each event has been reached once before the one that counts asks for them.
+    let _other = tracing::Dispatch::new(tracing_subscriber::registry());
     go_round().await;
     let events = Events::default();
     let _told = tracing::subscriber::set_default(tracing_subscriber::registry().with(events.clone()));
