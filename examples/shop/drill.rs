@@ -44,7 +44,7 @@ pub async fn run(mut shop: Shop, args: &Args) -> Result<bool, BoxError> {
         println!(
             "{} requests a second for {} s: four in five display an item, one in five orders one.\n\
              For the drill the breakers' window is 2 s and their open time 1 s (2 s at most), instead of 10 s, 5 s and 60 s.\n\
-             A page waits 250 ms for its product, 100 ms an attempt. The gateway takes {} calls at once.\n",
+             A page waits 250 ms for its product, 100 ms an attempt; its retry budget is 20 % and 2 a second. The gateway takes {} calls at once.\n",
             args.rate,
             args.length.as_secs(),
             crate::services::GATEWAY_LIMIT

@@ -25,6 +25,7 @@ use hopvine::{
         deadline::{ServerDeadlineLayer, ServerDeadlinePolicy},
         fallback::FallbackLayer,
         respond::{RespondLayer, to_response},
+        retry::{Budget, BudgetPolicy},
         trace::ServerTraceLayer,
     },
     stacks::{self, Hop},
@@ -165,6 +166,8 @@ pub fn display(name: &str, directory: &Directory, monitor: &Monitor) -> Result<R
         // A page waits 250 ms for its product, and asks a second instance after 100.
         .deadline(Duration::from_millis(250))?
         .attempt_timeout(Duration::from_millis(100))?
+        // Some 130 calls a second: 10 retries a second from time alone would be nearly a tenth of them.
+        .budget(Budget::new(BudgetPolicy { refill_per_second: 2, ..Default::default() })?)
         .fallback(FallbackLayer::keeping(
             |request: &Request<Body>| request.uri().path().to_owned(),
             async |path: String, _why| {

@@ -87,7 +87,7 @@ fn layer(max_attempts: u32) -> RetryLayer {
 /// A budget that time does not pay into.
 fn budget(thousandths: u32, start: u32) -> Budget {
     let ratio = Ratio(f64::from(thousandths) / 1000.0);
-    Budget::new(BudgetPolicy { ratio, start, refill_per_second: 0, ..BudgetPolicy::default() }).unwrap()
+    Budget::new(BudgetPolicy { ratio, cap: 100, start, refill_per_second: 0 }).unwrap()
 }
 
 /// Thousandths of a token.

@@ -61,7 +61,7 @@ impl Policy for RetryPolicy {
 /// | field | default | range | |
 /// |---|---|---|---|
 /// | `ratio` | 0.2 | 0 to 1, in thousandths | what one success pays in: 0.2 lets every fifth success pay for a retry |
-/// | `cap` | 20 | any | most that successes can save up: what an outage can cost at once, before the breaker opens |
+/// | `cap` | 10 | any | most that successes can save up: what an outage can cost at once, before the breaker opens |
 /// | `start` | 10 | up to `cap` | what a young client may spend before its first success |
 /// | `refill_per_second` | 10 | up to 100 000 | what time pays in, beside the successes; 0 switches it off |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,7 +79,7 @@ pub struct BudgetPolicy {
 
 impl Default for BudgetPolicy {
     fn default() -> Self {
-        Self { ratio: Ratio(0.2), cap: 20, start: 10, refill_per_second: 10 }
+        Self { ratio: Ratio(0.2), cap: 10, start: 10, refill_per_second: 10 }
     }
 }
 
