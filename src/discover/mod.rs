@@ -30,6 +30,11 @@
 //!
 //! The directory's tasks run as long as the directory, or any of its [`ServiceHandle`]s, is held: a stack holds the handles it needs.
 
+#[cfg(feature = "dns")]
+pub mod dns;
+#[cfg(feature = "file")]
+pub mod file;
+
 mod changes;
 mod directory;
 mod filter;
