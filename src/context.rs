@@ -88,14 +88,17 @@ impl Attempt {
     /// How many endpoints a call remembers; a ninth replaces the oldest.
     pub const REMEMBERED: usize = 8;
 
+    /// Outside of any call that counts its attempts: nothing is remembered.
+    const NOBODYS: Self = Self { number: 0, tried: [0; Self::REMEMBERED], len: 0 };
+
     /// The first attempt.
     pub const fn first() -> Self {
         Self { number: 1, tried: [0; Self::REMEMBERED], len: 0 }
     }
 
-    /// Its number; the first is 1.
+    /// Its number; the first is 1, also where nobody counts.
     pub fn number(&self) -> u32 {
-        self.number
+        self.number.max(1)
     }
 
     /// Whether this call already tried the endpoint of this [number](crate::EndpointHandle::number).
@@ -151,7 +154,7 @@ thread_local! {
             cause: Cell::new(DropCause::Cancelled),
             probe: Cell::new(false),
             last: Cell::new(CallFacts { attempts: 0, ended: Ended::Answered }),
-            attempt: RefCell::new(Attempt::first()),
+            attempt: RefCell::new(Attempt::NOBODYS),
             trace: RefCell::new(None),
         }
     };
@@ -214,7 +217,13 @@ pub(crate) fn set_last_call(facts: CallFacts) {
 
 /// Adds an endpoint to those the call under way has tried.
 pub(crate) fn tried(endpoint: u64) {
-    AMBIENT.with(|ambient| ambient.attempt.borrow_mut().push(endpoint));
+    AMBIENT.with(|ambient| {
+        let mut attempt = ambient.attempt.borrow_mut();
+        // Kept for a call, not for a thread.
+        if attempt.number > 0 {
+            attempt.push(endpoint);
+        }
+    });
 }
 
 /// Opens the shared clock for the `call` or `poll` that follows, unless a layer outside did.
@@ -466,6 +475,13 @@ mod tests {
             own.push(endpoint);
         }
         assert!(!own.has_tried(7) && own.has_tried(107));
+    }
+
+    #[test]
+    fn outside_a_call_nothing_is_remembered() {
+        tried(7);
+        assert!(attempt().is_fresh());
+        assert_eq!(attempt().number(), 1);
     }
 
     #[tokio::test(start_paused = true)]

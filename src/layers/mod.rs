@@ -1,4 +1,4 @@
-//! What happens on a hop: one folder a pattern.
+//! What happens on a hop: one module a pattern. The [crate's page](crate) has them all in order.
 
 pub mod attempt_timeout;
 pub mod balance;

@@ -22,8 +22,8 @@
 //! assert_eq!(
 //!     hopvine::layers_of(&catalog),
 //!     [
-//!         "ClientTrace", "CircuitBreaker", "Bulkhead", "Deadline", "Retry", "Discover", "NewBalance", "NewAttemptTrace",
-//!         "NewOutlierDetection", "NewDeadlineHeader", "NewAttemptTimeout", "HttpClient",
+//!         "ClientTrace", "CircuitBreaker", "Bulkhead", "Deadline", "Retry", "Discover", "Balance", "AttemptTrace",
+//!         "OutlierDetection", "DeadlineHeader", "AttemptTimeout", "HttpService",
 //!     ],
 //! );
 //! # Ok::<(), Box<dyn std::error::Error>>(())
