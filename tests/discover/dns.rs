@@ -9,7 +9,7 @@ use std::{
 use hickory_resolver::proto::{
     op::{Message, MessageType, ResponseCode},
     rr::{
-        Name, RData, Record, RecordType,
+        Name, RData, Record,
         rdata::{A, SRV},
     },
     serialize::binary::BinDecodable,
@@ -60,7 +60,8 @@ impl Zone {
         for query in &question.queries {
             answer.add_query(query.clone());
             let fits = |record: &&Record| record.name == *query.name() && record.record_type() == query.query_type();
-            answer.add_answers(state.records.iter().filter(fits).cloned());
+            let records = state.records.iter().filter(|_| state.failure.is_none());
+            answer.add_answers(records.filter(fits).cloned());
         }
         answer.metadata.response_code = state.failure.unwrap_or(if answer.answers.is_empty() {
             ResponseCode::NXDomain
