@@ -23,6 +23,7 @@ use crate::Error;
 )]
 pub trait Stack<Req>: Service<Req, Error = Error, Future: Send + 'static> + Clone + Send + Sync + 'static {}
 
+#[diagnostic::do_not_recommend]
 impl<S, Req> Stack<Req> for S where
     S: Service<Req, Error = Error, Future: Send + 'static> + Clone + Send + Sync + 'static
 {

@@ -25,6 +25,7 @@ pub trait NewService<Target> {
     fn new_service(&self, target: &Target) -> Self::Service;
 }
 
+#[diagnostic::do_not_recommend]
 impl<Target, S, F> NewService<Target> for F
 where
     F: Fn(&Target) -> S,
