@@ -206,6 +206,10 @@ pub fn with_trace<R>(read: impl FnOnce(Option<&TraceContext>) -> R) -> R {
     AMBIENT.with(|ambient| read(ambient.trace.borrow().as_ref()))
 }
 
+fn copy_of_trace() -> Option<TraceContext> {
+    AMBIENT.with(|ambient| ambient.trace.borrow().clone())
+}
+
 /// How the call that was last awaited here ended. Valid right after its `.await`, before the next one.
 pub fn last_call() -> CallFacts {
     AMBIENT.with(|ambient| ambient.last.get())
@@ -352,7 +356,7 @@ impl Context {
 
     /// What is in force here and now.
     pub fn current() -> Self {
-        Self { deadline: deadline(), priority: priority(), trace: with_trace(|trace| trace.map(TraceContext::clone)) }
+        Self { deadline: deadline(), priority: priority(), trace: copy_of_trace() }
     }
 
     /// With this deadline instead.

@@ -298,6 +298,6 @@ mod tests {
         let error = Error::from_any(Foreign(inside));
         assert_eq!((error.kind(), error.service(), error.attempts()), (ErrorKind::NoEndpoint, Some("catalog"), 2));
         assert!(error.is_rejected() && error.is_unsent());
-        assert!(error.source().is_some_and(|source| source.is::<Foreign>()));
+        assert!(error.source().unwrap().is::<Foreign>());
     }
 }

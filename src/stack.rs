@@ -46,6 +46,7 @@ impl<S, Req> Stack<Req> for S where
 /// # let _ = stack;
 /// # Ok::<(), hopvine::endpoint::InvalidEndpoint>(())
 /// ```
+#[allow(clippy::needless_pass_by_value, reason = "reads as the call it stands for; a builder is used once")]
 pub fn build<Req, L, C>(builder: ServiceBuilder<L>, connector: C) -> L::Service
 where
     L: Layer<C>,
@@ -94,6 +95,7 @@ impl<Req, Res> BoxStack<Req, Res> {
     }
 
     /// Puts a stack together and erases its type: [`build`], where the request's type is known from this one's.
+    #[allow(clippy::needless_pass_by_value, reason = "as `build`")]
     pub fn build<L, C>(builder: ServiceBuilder<L>, connector: C) -> Self
     where
         L: Layer<C>,

@@ -56,7 +56,7 @@ pub async fn run(mut shop: Shop, args: &Args) -> Result<bool, BoxError> {
     let samples = Samples::default();
     let (set_phase, phase) = channel::channel(0);
     let customer = Customer::new(shop.gateway.clone());
-    let load = tokio::spawn(load::run(customer.clone(), args.rate, start + args.length, phase, samples.clone()));
+    let customers = tokio::spawn(load::run(customer.clone(), args.rate, start + args.length, phase, samples.clone()));
 
     let mut marks = Vec::new();
     let mut failures = Vec::new();
@@ -80,7 +80,7 @@ pub async fn run(mut shop: Shop, args: &Args) -> Result<bool, BoxError> {
         attempts.push(watch::attempts(&shop.monitor));
         failures.extend(broken_promises(number, &shop, &watch, marks[number], &served));
     }
-    load.await?;
+    customers.await?;
     watching.abort();
 
     let phases = phases(&samples.all(), &attempts, 4);

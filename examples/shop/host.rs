@@ -31,7 +31,9 @@ impl Instance {
     }
 
     /// Ends it at once: connections break, the port refuses.
-    pub fn kill(self) {}
+    pub fn kill(self) {
+        drop(self);
+    }
 }
 
 async fn accept(listener: TcpListener, app: Router) {

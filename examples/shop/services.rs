@@ -84,7 +84,8 @@ impl Products {
     /// Starts to note how many calls each caller has in flight at once.
     pub fn watch_callers(&self) {
         let mut seen = self.seen();
-        seen.most_in_flight = seen.in_flight.clone();
+        let now = seen.in_flight.clone();
+        seen.most_in_flight.clone_from(&now);
     }
 
     /// The most that this caller had in flight at once since then.

@@ -37,7 +37,7 @@
 //! # }
 //! ```
 //!
-//! The *directory* of the file is watched, so that an editor's rename and Kubernetes' swap of a ConfigMap's symlink are seen; and the file is looked at every 5 s
+//! The *directory* of the file is watched, so that an editor's rename and Kubernetes' swap of a `ConfigMap`'s symlink are seen; and the file is looked at every 5 s
 //! besides, for file systems that tell nothing. A bad file, or none, is a state: the last good set stays, and the monitor has the error, which names the
 //! field.
 

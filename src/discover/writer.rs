@@ -58,7 +58,7 @@ impl Writer {
             }
         }
         self.service.failed("the source has ended".to_owned());
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// `false` if it was an error: then what is known stays.

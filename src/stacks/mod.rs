@@ -72,6 +72,7 @@ macro_rules! layers {
 /// A service of yours calls another one of yours.
 ///
 /// Trace and deadline travel, both ways trusted.
+#[allow(clippy::type_complexity, reason = "the list of the layers")]
 pub fn server_to_server<F>(
     hop: Hop<F>,
 ) -> Result<
@@ -122,6 +123,7 @@ pub fn server_to_server<F>(
 ///
 /// What they say of trace, baggage and deadline is taken out of their requests and not believed, unless the hop is
 /// [`trusted`](Hop::trusted); a deadline of theirs is then still cut to the hop's own. Below that it is [`server_to_server`].
+#[allow(clippy::type_complexity, reason = "the list of the layers")]
 pub fn legacy_to_server<F>(
     hop: Hop<F>,
 ) -> Result<
@@ -174,6 +176,7 @@ pub fn legacy_to_server<F>(
 ///
 /// Trace and baggage do not leave, nor does the deadline, unless the hop is [`trusted`](Hop::trusted): then the trace does. Longer times; and an endpoint that asks to be left
 /// alone is.
+#[allow(clippy::type_complexity, reason = "the list of the layers")]
 pub fn external<F>(
     hop: Hop<F>,
 ) -> Result<

@@ -81,7 +81,7 @@ pub(super) fn inject(trace: &TraceContext, headers: &mut HeaderMap) {
     write_hex(trace.trace_id.0, &mut text[3..35]);
     write_hex(u128::from(trace.span_id.0), &mut text[36..52]);
     // Java's Brave takes `00` and `01` only: the random flag goes on where it came in, and is never set by us.
-    let flags = u8::from(trace.is_sampled()) * SAMPLED | u8::from(trace.random) * RANDOM;
+    let flags = (u8::from(trace.is_sampled()) * SAMPLED) | (u8::from(trace.random) * RANDOM);
     text[54] = b'0' + flags;
     headers.insert(TRACEPARENT, HeaderValue::from_bytes(&text).expect("digits and dashes"));
     if let Some(state) = trace.state().and_then(|state| HeaderValue::from_str(state).ok()) {

@@ -1,5 +1,7 @@
 //! Servers to call.
 
+#![allow(unreachable_pub, reason = "for the modules beside it")]
+
 use std::{
     convert::Infallible,
     net::SocketAddr,
@@ -31,7 +33,7 @@ enum Order {
     GoAway,
 }
 
-pub struct Server {
+pub(crate) struct Server {
     pub address: SocketAddr,
     /// Connections accepted so far, open now, and the most at once.
     pub connections: Arc<AtomicUsize>,
@@ -58,11 +60,11 @@ impl Drop for Count {
 }
 
 impl Server {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_at("127.0.0.1:0").await
     }
 
-    pub async fn start_at(address: &str) -> Self {
+    pub(crate) async fn start_at(address: &str) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let (orders, _) = broadcast::channel(16);
         let server = Self {
@@ -111,12 +113,12 @@ impl Server {
     }
 
     /// Closes every connection, whatever is under way on it.
-    pub fn drop_connections(&self) {
+    pub(crate) fn drop_connections(&self) {
         let _ = self.orders.send(Order::Drop);
     }
 
     /// Says on every connection that it will close.
-    pub fn goaway(&self) {
+    pub(crate) fn goaway(&self) {
         let _ = self.orders.send(Order::GoAway);
     }
 }
@@ -140,7 +142,7 @@ async fn answer(
 }
 
 /// A server of one's own: `serve` gets each connection.
-pub async fn raw<F, Fut>(serve: F) -> SocketAddr
+pub(crate) async fn raw<F, Fut>(serve: F) -> SocketAddr
 where
     F: Fn(TcpStream) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send,
@@ -158,7 +160,7 @@ where
 }
 
 /// Waits for a condition, 10 s at most.
-pub async fn eventually(condition: impl Fn() -> bool) {
+pub(crate) async fn eventually(condition: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(10);
     while !condition() {
         assert!(Instant::now() < end, "waited 10 s in vain");

@@ -1,5 +1,7 @@
 //! Sources and the directory.
 
+#![allow(clippy::unnecessary_wraps, reason = "what a source may say, errors included")]
+
 mod dns;
 mod file;
 

@@ -72,7 +72,7 @@ fn search_path() -> String {
     format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
 }
 
-pub fn run() -> Result<(), Failed> {
+pub(crate) fn run() -> Result<(), Failed> {
     tokio::runtime::Runtime::new()?.block_on(suite())
 }
 

@@ -72,12 +72,13 @@ fn stack<P: Picker>(
     ServiceBuilder::new().layer(DiscoverLayer::new(service)).layer(BalanceLayer::new(picker)).service(scripts.clone())
 }
 
+const PICKS: u32 = 20_000;
+
 #[test]
 fn two_choices_are_always_two_and_every_pair_is_as_likely() {
     fastrand::seed(1);
     let handles = handles(5);
     let looked = Mutex::new(Vec::new());
-    const PICKS: u32 = 20_000;
     let mut pairs = HashMap::<_, u32>::new();
     for _ in 0..PICKS {
         pick().cheaper_of_two(&handles, |endpoint| {

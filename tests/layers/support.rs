@@ -1,7 +1,7 @@
 //! What the tests of all layers share: a request and a response that are no HTTP, and a way to drop a future at each
 //! of its await points.
 
-#![allow(dead_code, reason = "each module takes what it needs")]
+#![allow(dead_code, unreachable_pub, reason = "each module takes what it needs")]
 
 use std::{future::Future, pin::pin, task::Poll};
 
@@ -12,17 +12,17 @@ use hopvine::{
 
 /// A request that is no HTTP.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Query {
+pub(crate) struct Query {
     pub text: String,
     pub write: bool,
 }
 
 impl Query {
-    pub fn read(text: &str) -> Self {
+    pub(crate) fn read(text: &str) -> Self {
         Self { text: text.to_owned(), write: false }
     }
 
-    pub fn write(text: &str) -> Self {
+    pub(crate) fn write(text: &str) -> Self {
         Self { text: text.to_owned(), write: true }
     }
 }
@@ -54,7 +54,7 @@ impl Replay for Query {
 
 /// Its response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     Rows(u32),
     Broken,
 }
@@ -70,7 +70,7 @@ impl Classified for Answer {
 
 /// Polls `future` at most `polls` times, lets the clock and other tasks move in between, then drops it.
 /// `Some` if it was ready before.
-pub async fn drop_after<F: Future>(future: F, polls: usize) -> Option<F::Output> {
+pub(crate) async fn drop_after<F: Future>(future: F, polls: usize) -> Option<F::Output> {
     let mut future = pin!(future);
     for _ in 0..polls {
         if let Poll::Ready(output) = futures_util::poll!(future.as_mut()) {

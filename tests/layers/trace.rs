@@ -57,8 +57,8 @@ async fn outbound(inbound: &[(&'static str, &str)], server: ServerTraceLayer, at
         request.headers_mut().append(*name, value.parse().unwrap());
     }
     handler.oneshot(request).await.unwrap();
-    let headers = seen.lock().unwrap().clone();
-    headers
+
+    seen.lock().unwrap().clone()
 }
 
 fn extract(headers: &HeaderMap) -> TraceContext {

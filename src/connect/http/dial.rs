@@ -39,8 +39,10 @@ use crate::{
 /// A connection, and the future that drives it, which is told where to note how many streams its server allows.
 pub(super) struct Established<B> {
     pub(super) sender: Sender<B>,
-    pub(super) driver: Box<dyn FnOnce(Arc<AtomicUsize>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>,
+    pub(super) driver: Driver,
 }
+
+type Driver = Box<dyn FnOnce(Arc<AtomicUsize>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// Any two-way stream of bytes.
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -215,11 +215,10 @@ where
         let open = state.connections.len() + state.dialing;
         let http2 = state.connections.values().any(|connection| connection.http2);
         match self.settings.version_for(&self.endpoint.endpoint()) {
-            Version::Http1 => open < self.settings.policy.max_connections,
             Version::Http2 => state.dialing == 0 && open < self.settings.policy.max_http2_connections,
             Version::Auto if http2 => state.dialing == 0 && open < self.settings.policy.max_http2_connections,
             Version::Auto if state.connections.is_empty() => state.dialing == 0,
-            Version::Auto => open < self.settings.policy.max_connections,
+            Version::Http1 | Version::Auto => open < self.settings.policy.max_connections,
         }
     }
 
@@ -306,9 +305,8 @@ where
             // Goes back, and is idle, when dropped here.
             let Some(waiter) = waiter else { return };
             match waiter.send(Ok(lease)) {
-                Ok(()) => return,
                 Err(Ok(back)) => lease = back,
-                Err(Err(_)) => return,
+                Ok(()) | Err(Err(_)) => return,
             }
         }
     }
@@ -322,15 +320,13 @@ where
                 if state.waiters.is_empty() {
                     return;
                 }
-                match self.take(&mut state, Instant::now()) {
-                    Some(connection) => connection,
-                    None => {
-                        while state.dialing < state.waiters.len() && self.may_dial(&state) {
-                            self.dial(&mut state);
-                        }
-                        return;
+                let Some(connection) = self.take(&mut state, Instant::now()) else {
+                    while state.dialing < state.waiters.len() && self.may_dial(&state) {
+                        self.dial(&mut state);
                     }
-                }
+                    return;
+                };
+                connection
             };
             self.give(self.lease(connection));
         }

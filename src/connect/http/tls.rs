@@ -54,7 +54,7 @@ impl Tls {
 
     /// Believes Mozilla's list, as compiled in.
     pub fn webpki_roots() -> Self {
-        let roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect::<RootCertStore>();
         Self { roots: Roots::Given(Arc::new(roots)), ..Self::default() }
     }
 

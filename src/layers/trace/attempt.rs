@@ -132,12 +132,11 @@ where
             span.record("span_id", tracing::field::display(trace.span_id()));
         }
         if let (Some(headers), Some(trace)) = (request.headers_mut(), &trace) {
-            match self.layer.propagation {
-                Some(propagation) => propagation.inject(trace, headers),
-                None => {
-                    trace::remove(headers);
-                    headers.remove("baggage");
-                }
+            if let Some(propagation) = self.layer.propagation {
+                propagation.inject(trace, headers);
+            } else {
+                trace::remove(headers);
+                headers.remove("baggage");
             }
         }
         let call = {

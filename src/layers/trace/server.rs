@@ -49,7 +49,7 @@ impl ServerTraceLayer {
         self
     }
 
-    fn trace<Req: Carrier>(&self, request: &mut Req) -> TraceContext {
+    fn trace<Req: Carrier>(self, request: &mut Req) -> TraceContext {
         let caller = if self.trusted {
             request.headers().and_then(|headers| self.propagation.extract(headers))
         } else {
