@@ -14,7 +14,7 @@ use tokio_util::{
 use super::{AddressFilter, ChangeStream, ServiceHandle, Source, service::Service, writer::Writer};
 use crate::{
     Endpoint, Monitor,
-    monitor::{DirectoryView, Observation, Observe},
+    monitor::{DirectoryView, Kind, Observation, Observe},
 };
 
 /// All services of one or more sources. Clones share it. See the [module](super).
@@ -287,6 +287,10 @@ impl Core {
 }
 
 impl Observe for Core {
+    fn kind(&self) -> Kind {
+        Kind::Directory
+    }
+
     fn observe(&self, name: &str) -> Vec<Observation> {
         let mut services: Vec<_> = self.services().values().map(|entry| entry.service.view()).collect();
         services.sort_by(|a, b| a.name.cmp(&b.name));

@@ -34,8 +34,25 @@ struct Entry {
     source: Weak<dyn Observe>,
 }
 
+/// The kinds of things that can be watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each is what its view is of")]
+pub enum Kind {
+    Command,
+    Breaker,
+    Bulkhead,
+    Retry,
+    Fallback,
+    Endpoints,
+    Directory,
+}
+
 /// Something that can be watched, and perhaps steered.
 pub trait Observe: Send + Sync {
+    /// What kind of thing it is: names are unique among those of one kind.
+    fn kind(&self) -> Kind;
+
     /// What it is like now, under the name the monitor gave it.
     fn observe(&self, name: &str) -> Vec<Observation>;
 
@@ -89,14 +106,11 @@ impl Monitor {
     pub fn register<O: Observe + 'static>(&self, name: &str, source: &Arc<O>) -> Arc<str> {
         let mut entries = self.entries();
         entries.retain(|entry| entry.source.strong_count() > 0);
-        let kind = |name: &str, source: &dyn Observe| source.observe(name).first().map(std::mem::discriminant);
-        let own = kind(name, &**source);
         let taken = |candidate: &str| {
             entries
                 .iter()
                 .filter(|entry| &*entry.name == candidate)
-                .filter_map(|entry| entry.source.upgrade())
-                .any(|other| kind(candidate, &*other) == own)
+                .any(|entry| entry.source.upgrade().is_some_and(|other| other.kind() == source.kind()))
         };
         let unique: Arc<str> = (1..=u32::MAX)
             .map(|number| if number == 1 { name.to_owned() } else { format!("{name}#{number}") })

@@ -174,7 +174,7 @@ pub fn legacy_to_server<F>(
 
 /// A service of yours calls somebody else's.
 ///
-/// Trace and baggage do not leave, nor does the deadline, unless the hop is [`trusted`](Hop::trusted): then the trace does. Longer times; and an endpoint that asks to be left
+/// Trace and baggage do not leave, nor does the deadline, unless the hop is [`trusted`](Hop::trusted). Longer times; and an endpoint that asks to be left
 /// alone is.
 #[allow(clippy::type_complexity, reason = "the list of the layers")]
 pub fn external<F>(
@@ -192,16 +192,17 @@ pub fn external<F>(
         AttemptTraceLayer,
         PushbackLayer,
         OutlierDetectionLayer,
+        DeadlineHeaderLayer,
         PerEndpointLayer<impl Fn(&EndpointHandle) -> AttemptTimeoutLayer + Clone + Send + Sync + 'static>,
     ],
     PolicyError,
 > {
     let parts = Parts::of(&hop, Duration::from_secs(10), Duration::from_secs(5))?;
-    let attempt_trace = AttemptTraceLayer::new();
-    let attempt_trace = if hop.settings.trusted {
-        attempt_trace.propagation(hop.settings.propagation)
+    let (attempt_trace, deadline_header) = (AttemptTraceLayer::new(), DeadlineHeaderLayer::new());
+    let (attempt_trace, deadline_header) = if hop.settings.trusted {
+        (attempt_trace.propagation(hop.settings.propagation), deadline_header)
     } else {
-        attempt_trace.no_headers()
+        (attempt_trace.no_headers(), deadline_header.withheld())
     };
     Ok(ServiceBuilder::new()
         // Per call as between servers, for the same reasons.
@@ -218,7 +219,8 @@ pub fn external<F>(
         // Their limits are set for us, not for one of our callers: what they ask for holds for all calls.
         .layer(PushbackLayer::new())
         .layer(parts.outlier_detection)
-        // No deadline header: how long our callers wait is ours to know.
+        // How long our callers wait is ours to know.
+        .layer(deadline_header)
         .layer(parts.attempt_timeout))
 }
 

@@ -273,6 +273,13 @@ async fn a_server_of_others_that_throttles_is_left_alone_for_as_long_as_it_asks(
         tokio::time::sleep_until(Instant::now() + Duration::from_millis(20)).await;
     }
     assert_eq!(instance.calls(), 2);
+
+    // What a caller of ours said is not passed on to others.
+    let mut request = get();
+    request.headers_mut().insert("x-request-timeout-ms", "400".parse().unwrap());
+    let ours = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    request.headers_mut().insert("traceparent", ours.parse().unwrap());
+    assert_eq!(text(stack.oneshot(request).await.unwrap()).await, "none none");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::{
     Endpoint, EndpointHandle,
     discover::{Snapshot, Subscriber},
     endpoint::{Address, EndpointId, Group, Status},
-    monitor::{Act, EndpointView, Observation, Observe},
+    monitor::{Act, EndpointView, Kind, Observation, Observe},
 };
 
 /// How long what was learned of a removed endpoint is kept.
@@ -271,6 +271,10 @@ impl<S: Send + Sync> Subscriber for Endpoints<S> {
 }
 
 impl<S: Send + Sync> Observe for Endpoints<S> {
+    fn kind(&self) -> Kind {
+        Kind::Endpoints
+    }
+
     fn observe(&self, name: &str) -> Vec<Observation> {
         let now = crate::context::nanos(crate::context::now());
         let view = |handle: &EndpointHandle| {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     Error, ErrorKind,
     live::{Follow, IntoLive, Live, PolicyError},
-    monitor::{BulkheadView, Monitor, Observation, Observe},
+    monitor::{BulkheadView, Kind, Monitor, Observation, Observe},
 };
 
 /// Puts one bulkhead round everything it is laid round. See the [module](super).
@@ -121,6 +121,10 @@ impl Follow<BulkheadPolicy> for Shared {
 }
 
 impl Observe for Shared {
+    fn kind(&self) -> Kind {
+        Kind::Bulkhead
+    }
+
     fn observe(&self, name: &str) -> Vec<Observation> {
         let (in_flight, waiting) = self.places.count();
         vec![Observation::Bulkhead(BulkheadView {

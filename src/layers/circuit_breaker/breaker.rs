@@ -17,7 +17,7 @@ use super::{
 use crate::{
     Error, ErrorKind, Outcome, context,
     live::{Follow, Live},
-    monitor::{Act, BreakerView, Observation, Observe},
+    monitor::{Act, BreakerView, Kind, Observation, Observe},
 };
 
 /// A handle to a layer's breaker, for operators and tests. Clones are handles to the same one.
@@ -183,6 +183,10 @@ impl Follow<CircuitBreakerPolicy> for Shared {
 }
 
 impl Observe for Shared {
+    fn kind(&self) -> Kind {
+        Kind::Breaker
+    }
+
     fn observe(&self, name: &str) -> Vec<Observation> {
         let look = self.machine.look(context::nanos(context::now()), &self.settings.rules());
         vec![Observation::Breaker(BreakerView {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Monitor,
-    monitor::{FallbackView, Observation, Observe},
+    monitor::{FallbackView, Kind, Observation, Observe},
     outcome::Standard,
 };
 
@@ -164,6 +164,10 @@ impl<F, C> Shared<F, C> {
 }
 
 impl<F: Send + Sync, C: Send + Sync> Observe for Shared<F, C> {
+    fn kind(&self) -> Kind {
+        Kind::Fallback
+    }
+
     fn observe(&self, name: &str) -> Vec<Observation> {
         vec![Observation::Fallback(FallbackView {
             name: name.to_owned(),

@@ -19,7 +19,7 @@ use crate::{
     Classify, Error, Monitor, Outcome, PolicyError,
     context::{self, Ended},
     live::{Follow, IntoLive},
-    monitor::{Observation, Observe, RetryView},
+    monitor::{Kind, Observation, Observe, RetryView},
     outcome::{Pushback, Standard},
 };
 
@@ -231,6 +231,10 @@ impl Follow<RetryPolicy> for Settings {
 }
 
 impl<C: Send + Sync> Observe for Shared<C> {
+    fn kind(&self) -> Kind {
+        Kind::Retry
+    }
+
     fn observe(&self, name: &str) -> Vec<Observation> {
         let calls = self.calls.0.load(Relaxed);
         vec![Observation::Retry(RetryView {

@@ -19,7 +19,7 @@ use tracing::Span;
 use crate::{
     Classify, Error, Monitor, Outcome,
     context::{self, Attempt, DropCause},
-    monitor::{CommandView, Counts, Latency, Observation, Observe},
+    monitor::{CommandView, Counts, Kind, Latency, Observation, Observe},
     outcome::Standard,
     request::Carrier,
     trace::TraceContext,
@@ -68,6 +68,10 @@ impl<C> ClientTraceLayer<C> {
 }
 
 impl Observe for Command {
+    fn kind(&self) -> Kind {
+        Kind::Command
+    }
+
     fn observe(&self, name: &str) -> Vec<Observation> {
         vec![Observation::Command(CommandView {
             name: name.to_owned(),

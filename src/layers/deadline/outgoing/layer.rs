@@ -52,6 +52,7 @@ pub struct DeadlineHeaderLayer {
 pub(super) struct Settings {
     pub(super) header: HeaderName,
     pub(super) margin: Duration,
+    pub(super) withheld: bool,
 }
 
 /// The least that is taken off, and the least that is written.
@@ -60,13 +61,20 @@ pub(super) const LEAST: Duration = Duration::from_millis(1);
 impl DeadlineHeaderLayer {
     /// With the plain header [`HEADER`] and a margin of 1 ms.
     pub fn new() -> Self {
-        Self { settings: Settings { header: HeaderName::from_static(HEADER), margin: LEAST } }
+        Self { settings: Settings { header: HeaderName::from_static(HEADER), margin: LEAST, withheld: false } }
     }
 
     /// With another plain header.
     #[must_use]
     pub fn header(mut self, header: HeaderName) -> Self {
         self.settings.header = header;
+        self
+    }
+
+    /// Says nothing, and takes out what is there: for servers of others, who need not know how long we wait.
+    #[must_use]
+    pub fn withheld(mut self) -> Self {
+        self.settings.withheld = true;
         self
     }
 

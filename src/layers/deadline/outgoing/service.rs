@@ -60,6 +60,11 @@ where
 impl Settings {
     fn write(&self, headers: &mut HeaderMap, remaining: Option<Duration>) {
         const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+        if self.withheld {
+            headers.remove(&self.header);
+            headers.remove(&GRPC_TIMEOUT);
+            return;
+        }
         let told = remaining.map(|remaining| remaining.saturating_sub(self.margin).max(LEAST));
         if request::is_grpc(headers) {
             headers.remove(&self.header);
