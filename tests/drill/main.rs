@@ -18,7 +18,7 @@ use axum::{
     routing::any,
 };
 use hopvine::{
-    BoxStack, Directory, Endpoint, ErrorKind, Live, Monitor,
+    BoxStack, Directory, Endpoint, EndpointHandle, ErrorKind, Live, Monitor, NewService,
     connect::http::{ClientBody, HttpClient, Version},
     context,
     discover::{Change, ChangeStream},
@@ -302,18 +302,17 @@ async fn a_handler_s_calls_inherit_trace_and_deadline_and_its_errors_are_answers
                 .layer(ServerDeadlineLayer::new(ServerDeadlinePolicy::default()).unwrap()),
         );
     let front = serve(app).await;
-    let directory = Directory::fixed([("front", endpoints(&[&front]))]);
-    let caller = Stack::build(
-        stacks::external(Hop::new("front", directory.service("front")).trusted()).unwrap(),
-        HttpClient::new(),
-    );
+    // A caller without a stack: what it says is in its headers.
+    let endpoint = Arc::new(Endpoint::from(front.address));
+    let caller = HttpClient::<Body>::new().new_service(&EndpointHandle::new("front".into(), endpoint, Arc::default()));
     let mut request = get();
     request.headers_mut().insert("x-request-timeout-ms", "400".parse().unwrap());
-    let trace = hopvine::trace::TraceContext::root();
-    let scoped = hopvine::Context::new().with_trace(Some(trace.clone())).scope(caller.clone().oneshot(request));
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    request.headers_mut().insert("traceparent", format!("00-{trace}-b7ad6b7169203331-01").parse().unwrap());
+    let scoped = caller.clone().oneshot(request);
     let seen = text(scoped.await.unwrap()).await;
     let (traceparent, left) = seen.split_once(' ').unwrap();
-    assert!(traceparent.contains(&trace.trace_id().to_string()), "{seen}");
+    assert!(traceparent.contains(trace), "{seen}");
     assert!((300..400).contains(&left.parse::<u64>().unwrap()), "{seen}");
 
     backend.delay.store(60_000, SeqCst);
