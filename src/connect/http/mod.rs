@@ -39,6 +39,7 @@ mod request;
 mod send;
 #[cfg(feature = "tls")]
 mod tls;
+mod upkeep;
 
 pub use body::ClientBody;
 pub use client::{HttpBuilder, HttpClient, HttpService, PoolStats, ResponseFuture};

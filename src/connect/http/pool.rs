@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -25,6 +24,7 @@ use super::{
     dial::{self, Established},
     policy::Version,
     send::{Sender, not_connected},
+    upkeep::{Dialing, SharedError, janitor},
 };
 use crate::{EndpointHandle, Error, context};
 
@@ -237,7 +237,7 @@ where
         });
     }
 
-    fn dialed(&self, result: Result<Established<B>, Error>) {
+    pub(super) fn dialed(&self, result: Result<Established<B>, Error>) {
         match result {
             Ok(established) => self.established(established),
             Err(error) => self.failed(error),
@@ -343,7 +343,7 @@ where
     }
 
     /// Closes what is idle for too long, or old; says when to look again.
-    fn sweep(&self) -> Option<Instant> {
+    pub(super) fn sweep(&self) -> Option<Instant> {
         let now = Instant::now();
         let mut dead = Vec::new();
         let mut state = self.state();
@@ -364,7 +364,7 @@ where
         unused.map(|connection| (connection.idle_since + idle_timeout).min(connection.dies)).min()
     }
 
-    fn drain(&self) {
+    pub(super) fn drain(&self) {
         self.state().draining = true;
     }
 }
@@ -431,85 +431,5 @@ where
 impl<B> Drop for Pool<B> {
     fn drop(&mut self) {
         self.changed.notify_one();
-    }
-}
-
-/// A dial under way; counted out if its task is dropped, as when its runtime ends.
-struct Dialing<B>
-where
-    B: Body + Unpin + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    pool: Weak<Pool<B>>,
-    done: bool,
-}
-
-impl<B> Drop for Dialing<B>
-where
-    B: Body + Unpin + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    fn drop(&mut self) {
-        if !self.done
-            && let Some(pool) = self.pool.upgrade()
-        {
-            pool.dialed(Err(not_connected("the dial was dropped")));
-        }
-    }
-}
-
-/// Closes what is idle for too long, and everything idle once the endpoint is removed. Ends with the pool.
-async fn janitor<B>(pool: Weak<Pool<B>>, changed: Arc<Notify>, endpoint: EndpointHandle)
-where
-    B: Body + Unpin + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    let mut removed = std::pin::pin!(endpoint.removed());
-    let mut draining = false;
-    loop {
-        let Some(next) = pool.upgrade().map(|pool| pool.sweep()) else { return };
-        let tick = async {
-            match next {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = changed.notified() => {}
-            () = tick => {}
-            () = &mut removed, if !draining => {
-                draining = true;
-                if let Some(pool) = pool.upgrade() {
-                    pool.drain();
-                }
-            }
-        }
-    }
-}
-
-/// One failure that several callers are told of.
-struct SharedError(Arc<Error>);
-
-impl fmt::Debug for SharedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-impl fmt::Display for SharedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match std::error::Error::source(&*self.0) {
-            Some(source) => fmt::Display::fmt(source, f),
-            None => fmt::Display::fmt(&self.0, f),
-        }
-    }
-}
-
-impl std::error::Error for SharedError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&*self.0).and_then(std::error::Error::source)
     }
 }

@@ -17,18 +17,20 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::Future,
     mem,
-    pin::Pin,
     sync::OnceLock,
-    task::{self, Poll},
     time::Duration,
 };
 
-use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use crate::trace::TraceContext;
+
+mod carried;
+mod facts;
+
+pub use carried::{Context, Scoped};
+pub use facts::{Attempt, CallFacts, Ended};
 
 /// How much a call matters to its caller, for layers that shed load. Travels with the call; higher matters more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,88 +44,6 @@ pub enum DropCause {
     Cancelled,
     /// A timer of ours outside ended the wait.
     TimedOut,
-}
-
-/// How a call ended, as its retry layer saw it. Read it with [`last_call`] right after the call's `.await`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CallFacts {
-    /// Attempts made, requeued ones included.
-    pub attempts: u32,
-    /// Why there was no further one.
-    pub ended: Ended,
-}
-
-/// Why a call was not tried again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Ended {
-    /// There was no reason to: it succeeded, or nobody retries here.
-    #[default]
-    Answered,
-    /// It failed, but may have run, and may not run twice.
-    NotIdempotent,
-    /// All attempts the policy allows were made.
-    AttemptsExhausted,
-    /// The retry budget is empty.
-    BudgetExhausted,
-    /// The wait before the next attempt would outlast the deadline.
-    DeadlineNear,
-    /// The body outgrew what is kept for a second attempt, or was already under way to the caller.
-    NotReplayable,
-    /// The server asked not to be asked again.
-    PushedBack,
-    /// It was a breaker's probe, which has its answer.
-    Probed,
-}
-
-/// The facts of the attempt under way: its number and the endpoints tried so far.
-#[derive(Clone, Copy, Debug)]
-pub struct Attempt {
-    number: u32,
-    tried: [u64; Self::REMEMBERED],
-    len: u8,
-}
-
-impl Attempt {
-    /// How many endpoints a call remembers; a ninth replaces the oldest.
-    pub const REMEMBERED: usize = 8;
-
-    /// Outside of any call that counts its attempts: nothing is remembered.
-    const NOBODYS: Self = Self { number: 0, tried: [0; Self::REMEMBERED], len: 0 };
-
-    /// The first attempt.
-    pub const fn first() -> Self {
-        Self { number: 1, tried: [0; Self::REMEMBERED], len: 0 }
-    }
-
-    /// Its number; the first is 1, also where nobody counts.
-    pub fn number(&self) -> u32 {
-        self.number.max(1)
-    }
-
-    /// Whether this call already tried the endpoint of this [number](crate::EndpointHandle::number).
-    pub fn has_tried(&self, endpoint: u64) -> bool {
-        self.tried[..usize::from(self.len)].contains(&endpoint)
-    }
-
-    /// Whether this call tried any endpoint yet.
-    pub fn is_fresh(&self) -> bool {
-        self.len == 0
-    }
-
-    pub(crate) fn next(&mut self) {
-        self.number += 1;
-    }
-
-    fn push(&mut self, endpoint: u64) {
-        if usize::from(self.len) == Self::REMEMBERED {
-            self.tried.rotate_left(1);
-            self.tried[Self::REMEMBERED - 1] = endpoint;
-        } else {
-            self.tried[usize::from(self.len)] = endpoint;
-            self.len += 1;
-        }
-    }
 }
 
 struct Ambient {
@@ -338,105 +258,6 @@ fn restore<F: FnOnce(&Ambient)>(how: F) -> Entered<impl FnOnce()> {
         // A future dropped while its thread ends has nothing left to restore.
         let _ = AMBIENT.try_with(how);
     }))
-}
-
-/// A copy of what travels, to carry it where the thread-local does not reach.
-#[derive(Clone, Debug, Default)]
-pub struct Context {
-    deadline: Option<Instant>,
-    priority: Priority,
-    trace: Option<TraceContext>,
-}
-
-impl Context {
-    /// Nothing: no deadline, no trace, the usual priority.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// What is in force here and now.
-    pub fn current() -> Self {
-        Self { deadline: deadline(), priority: priority(), trace: copy_of_trace() }
-    }
-
-    /// With this deadline instead.
-    #[must_use]
-    pub fn with_deadline(mut self, deadline: Option<Instant>) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// With this priority instead.
-    #[must_use]
-    pub fn with_priority(mut self, priority: Priority) -> Self {
-        self.priority = priority;
-        self
-    }
-
-    /// With this trace context instead.
-    #[must_use]
-    pub fn with_trace(mut self, trace: Option<TraceContext>) -> Self {
-        self.trace = trace;
-        self
-    }
-
-    /// When the call must have ended.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
-    }
-
-    /// How long the call may still take; zero when its deadline has passed.
-    pub fn remaining(&self) -> Option<Duration> {
-        self.deadline.map(|deadline| deadline.saturating_duration_since(now()))
-    }
-
-    /// How much the call matters.
-    pub fn priority(&self) -> Priority {
-        self.priority
-    }
-
-    /// The trace it belongs to.
-    pub fn trace(&self) -> Option<&TraceContext> {
-        self.trace.as_ref()
-    }
-
-    /// Runs `future` in this context, wherever it is polled: the way to carry it into spawned work.
-    pub fn scope<F: Future>(self, future: F) -> Scoped<F> {
-        Scoped { context: self, future }
-    }
-
-    /// Puts a copy into a request's extensions, for code between two layers that has the request but not the task.
-    pub fn insert_into(&self, extensions: &mut http::Extensions) {
-        extensions.insert(self.clone());
-    }
-
-    /// Takes the copy that [`insert_into`](Self::insert_into) put there.
-    pub fn from_extensions(extensions: &http::Extensions) -> Option<Self> {
-        extensions.get::<Self>().cloned()
-    }
-}
-
-pin_project! {
-    /// A future that runs in a [`Context`]. Made by [`Context::scope`].
-    #[derive(Debug)]
-    #[must_use = "futures do nothing unless polled"]
-    pub struct Scoped<F> {
-        context: Context,
-        #[pin]
-        future: F,
-    }
-}
-
-impl<F: Future> Future for Scoped<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        let _deadline = replace_deadline(this.context.deadline);
-        let _priority = enter_priority(this.context.priority);
-        let _trace = enter_trace(&mut this.context.trace);
-        this.future.poll(cx)
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,81 @@
+/// How a call ended, as its retry layer saw it. Read it with [`last_call`] right after the call's `.await`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallFacts {
+    /// Attempts made, requeued ones included.
+    pub attempts: u32,
+    /// Why there was no further one.
+    pub ended: Ended,
+}
+
+/// Why a call was not tried again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ended {
+    /// There was no reason to: it succeeded, or nobody retries here.
+    #[default]
+    Answered,
+    /// It failed, but may have run, and may not run twice.
+    NotIdempotent,
+    /// All attempts the policy allows were made.
+    AttemptsExhausted,
+    /// The retry budget is empty.
+    BudgetExhausted,
+    /// The wait before the next attempt would outlast the deadline.
+    DeadlineNear,
+    /// The body outgrew what is kept for a second attempt, or was already under way to the caller.
+    NotReplayable,
+    /// The server asked not to be asked again.
+    PushedBack,
+    /// It was a breaker's probe, which has its answer.
+    Probed,
+}
+
+/// The facts of the attempt under way: its number and the endpoints tried so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    pub(super) number: u32,
+    tried: [u64; Self::REMEMBERED],
+    len: u8,
+}
+
+impl Attempt {
+    /// How many endpoints a call remembers; a ninth replaces the oldest.
+    pub const REMEMBERED: usize = 8;
+
+    /// Outside of any call that counts its attempts: nothing is remembered.
+    pub(super) const NOBODYS: Self = Self { number: 0, tried: [0; Self::REMEMBERED], len: 0 };
+
+    /// The first attempt.
+    pub const fn first() -> Self {
+        Self { number: 1, tried: [0; Self::REMEMBERED], len: 0 }
+    }
+
+    /// Its number; the first is 1, also where nobody counts.
+    pub fn number(&self) -> u32 {
+        self.number.max(1)
+    }
+
+    /// Whether this call already tried the endpoint of this [number](crate::EndpointHandle::number).
+    pub fn has_tried(&self, endpoint: u64) -> bool {
+        self.tried[..usize::from(self.len)].contains(&endpoint)
+    }
+
+    /// Whether this call tried any endpoint yet.
+    pub fn is_fresh(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(crate) fn next(&mut self) {
+        self.number += 1;
+    }
+
+    pub(super) fn push(&mut self, endpoint: u64) {
+        if usize::from(self.len) == Self::REMEMBERED {
+            self.tried.rotate_left(1);
+            self.tried[Self::REMEMBERED - 1] = endpoint;
+        } else {
+            self.tried[usize::from(self.len)] = endpoint;
+            self.len += 1;
+        }
+    }
+}
