@@ -51,7 +51,7 @@ pub async fn run(mut shop: Shop, args: &Args) -> Result<bool, BoxError> {
         );
     }
     let start = Instant::now();
-    let watch = Watch::new(start, loud && !Term::stdout().is_term());
+    let watch = Watch::new(start, shop.products.clone(), loud && !Term::stdout().is_term());
     let watching = tokio::spawn(watch.clone().run(shop.monitor.clone()));
     let samples = Samples::default();
     let (set_phase, phase) = channel::channel(0);
@@ -165,8 +165,11 @@ fn broken_promises(
             let last = closed.iter().map(|event| event.t_ms - from).max();
             hold(closed.len() >= 3, format!("every breaker closes, but {} did", closed.len()));
             hold(last.is_some_and(|last| last <= 3000), format!("they close within 3 s, the last after {last:?} ms"));
-            let probes = shop.monitor.snapshot().breakers.iter().all(|breaker| breaker.state == "closed");
-            hold(probes, "all breakers are closed at the end".to_owned());
+            let all = shop.monitor.snapshot().breakers.iter().all(|breaker| breaker.state == "closed");
+            hold(all, "all breakers are closed at the end".to_owned());
+            let probes = watch.probes();
+            hold(probes.len() >= 3, format!("the probes of every breaker were seen, but of {} only", probes.len()));
+            hold(probes.iter().all(|most| *most <= 5), format!("at most 5 probes at once, but there were {probes:?}"));
         }
         3 => {
             let now = shop.products.served();

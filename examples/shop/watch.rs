@@ -9,7 +9,7 @@ use std::{
 use hopvine::{Monitor, monitor::Snapshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::report::Event;
+use crate::{report::Event, services::Products};
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_millis(10);
@@ -18,6 +18,7 @@ const EVERY: Duration = Duration::from_millis(10);
 #[derive(Clone)]
 pub struct Watch {
     start: Instant,
+    products: Products,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -25,12 +26,13 @@ pub struct Watch {
 struct Seen {
     events: Vec<Event>,
     states: BTreeMap<String, &'static str>,
+    probes: Vec<u32>,
     print: bool,
 }
 
 impl Watch {
-    pub fn new(start: Instant, print: bool) -> Self {
-        Self { start, seen: Arc::new(Mutex::new(Seen { print, ..Seen::default() })) }
+    pub fn new(start: Instant, products: Products, print: bool) -> Self {
+        Self { start, products, seen: Arc::new(Mutex::new(Seen { print, ..Seen::default() })) }
     }
 
     /// Looks until it is dropped.
@@ -57,6 +59,13 @@ impl Watch {
             if before != state {
                 self.note(format!("{what}: {before} -> {state}"));
             }
+            if (before, state) == ("half_open", "closed")
+                && let Some(caller) = caller(&what)
+            {
+                let most = self.products.most_in_flight(&caller);
+                self.note(format!("{caller} had at most {most} probes at product at once"));
+                self.seen.lock().expect("nobody panics while adding").probes.push(most);
+            }
         }
     }
 
@@ -74,6 +83,11 @@ impl Watch {
         self.seen.lock().expect("nobody panics while adding").events.clone()
     }
 
+    /// The most probes at once of each breaker that closed.
+    pub fn probes(&self) -> Vec<u32> {
+        self.seen.lock().expect("nobody panics while adding").probes.clone()
+    }
+
     /// The events since `from`, in milliseconds, that contain `text`.
     pub fn since(&self, from: u128, text: &str) -> Vec<Event> {
         self.events().into_iter().filter(|event| event.t_ms >= from && event.what.contains(text)).collect()
@@ -82,6 +96,12 @@ impl Watch {
     pub fn now(&self) -> u128 {
         self.start.elapsed().as_millis()
     }
+}
+
+/// The display whose breaker this is: they were made in order, and the monitor numbers them.
+fn caller(what: &str) -> Option<String> {
+    let number = what.strip_prefix("breaker display.product")?;
+    Some(format!("display-{}", number.strip_prefix('#').unwrap_or("1")))
 }
 
 /// Calls that passed the breaker, and their attempts, of each command so far; its instances together.
