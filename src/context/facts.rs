@@ -1,4 +1,4 @@
-/// How a call ended, as its retry layer saw it. Read it with [`last_call`] right after the call's `.await`.
+/// How a call ended, as its retry layer saw it. Read it with [`last_call`](super::last_call) right after the call's `.await`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallFacts {
     /// Attempts made, requeued ones included.
