@@ -14,7 +14,7 @@ use hopvine::{
     outcome::Classified,
     request::{Carrier, Idempotent, Replay},
 };
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::Full;
 use tower::Service;
 
@@ -58,22 +58,21 @@ pub(crate) fn plain() -> Plain {
     Plain(7)
 }
 
-/// A GET with eight headers.
+/// A GET with eight headers, made as a handler makes it.
 pub(crate) fn get() -> Request<Full<Bytes>> {
-    thread_local! {
-        static REQUEST: Request<Full<Bytes>> = Request::get("http://catalog/items/7")
-            .header("host", "catalog")
-            .header("accept", "application/json")
-            .header("accept-encoding", "gzip")
-            .header("accept-language", "en")
-            .header("authorization", "Bearer 0123456789abcdef")
-            .header("user-agent", "shop/1.0")
-            .header("x-request-id", "0af7651916cd43dd8448eb211c80319c")
-            .header("x-tenant", "north")
-            .body(Full::default())
-            .expect("a request");
-    }
-    REQUEST.with(Request::clone)
+    let mut request = Request::new(Full::default());
+    *request.uri_mut() = Uri::from_static("/items/7");
+    let headers = request.headers_mut();
+    headers.reserve(8);
+    headers.insert(header::HOST, HeaderValue::from_static("catalog"));
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.insert(header::ACCEPT_LANGUAGE, HeaderValue::from_static("en"));
+    headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer 0123456789abcdef"));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static("shop/1.0"));
+    headers.insert("x-request-id", HeaderValue::from_static("0af7651916cd43dd8448eb211c80319c"));
+    headers.insert("x-tenant", HeaderValue::from_static("north"));
+    request
 }
 
 /// Whether it pends once before it answers.

@@ -32,7 +32,8 @@ pub(crate) type Http = Request<Full<Bytes>>;
 pub(crate) fn cases(cases: &mut Vec<Case>) {
     add(cases, "bare", None, |bare| bare);
 
-    let breaker = |bare| CircuitBreakerLayer::new("catalog", CircuitBreakerPolicy::default()).expect("valid").layer(bare);
+    let breaker =
+        |bare| CircuitBreakerLayer::new("catalog", CircuitBreakerPolicy::default()).expect("valid").layer(bare);
     add(cases, "hopvine/circuit-breaker", Some("tower-resilience/circuit-breaker"), breaker);
     add(cases, "hopvine/deadline", Some("tower-resilience/deadline"), |bare| {
         DeadlineLayer::new(Duration::from_secs(1)).layer(bare)
@@ -58,7 +59,8 @@ pub(crate) fn cases(cases: &mut Vec<Case>) {
         layer.layer(bare).new_service(&endpoint())
     });
     // Both parts: the call's and the attempt's.
-    let traced = |bare| ClientTraceLayer::new("catalog").layer(AttemptTraceLayer::new().layer(bare).new_service(&endpoint()));
+    let traced =
+        |bare| ClientTraceLayer::new("catalog").layer(AttemptTraceLayer::new().layer(bare).new_service(&endpoint()));
     add(cases, "hopvine/trace", None, traced);
     cases.push(subscribed("hopvine/trace+subscriber", traced));
 
@@ -67,7 +69,13 @@ pub(crate) fn cases(cases: &mut Vec<Case>) {
     add(cases, "tower/concurrency-limit", None, |bare| tower::limit::ConcurrencyLimitLayer::new(256).layer(bare));
     add(cases, "tower-resilience/circuit-breaker", None, |bare| peers::circuit_breaker().layer(bare));
     add(cases, "tower-resilience/deadline", None, |bare| peers::deadline().layer(bare));
-    add_each(cases, "tower-resilience/retry", None, |bare| peers::retry().layer(bare), |bare| peers::retry().layer(bare));
+    add_each(
+        cases,
+        "tower-resilience/retry",
+        None,
+        |bare| peers::retry().layer(bare),
+        |bare| peers::retry().layer(bare),
+    );
     add(cases, "tower-resilience/bulkhead", None, |bare| peers::bulkhead().layer(bare));
     add_each(
         cases,
@@ -152,4 +160,3 @@ where
         Box::new(move |count| tracing::dispatcher::with_default(&dispatch, || run(count)))
     })
 }
-

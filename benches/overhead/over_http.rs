@@ -111,8 +111,7 @@ fn bare_client(version: Version) -> Run {
         Version::Http2 => {
             let sender = runtime.block_on(async {
                 let stream = TokioIo::new(TcpStream::connect(address).await.expect("connected"));
-                let (sender, connection) =
-                    http2::handshake(TokioExecutor::new(), stream).await.expect("a handshake");
+                let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.expect("a handshake");
                 tokio::spawn(connection);
                 sender
             });
@@ -141,19 +140,12 @@ fn bare_client(version: Version) -> Run {
                     let mut sender = sender.lock().await;
                     for _ in 0..count {
                         sender.ready().await.expect("ready");
-                        drain(sender.send_request(relative()).await.expect("an answer")).await;
+                        drain(sender.send_request(get()).await.expect("an answer")).await;
                     }
                 }
             })
         }
     }
-}
-
-/// As an HTTP/1 client writes it.
-fn relative() -> Http {
-    let mut request = get();
-    *request.uri_mut() = Uri::from_static("/items/7");
-    request
 }
 
 /// As HTTP/2 and hyper-util's client want it.

@@ -15,7 +15,7 @@ use tower::{
 };
 use tower_resilience::{
     bulkhead::BulkheadLayer,
-    circuitbreaker::{CircuitBreakerLayer},
+    circuitbreaker::CircuitBreakerLayer,
     fallback::FallbackLayer,
     outlier::{OutlierDetectionLayer, OutlierDetector},
     retry::{RetryBudgetBuilder, RetryLayer},

@@ -67,9 +67,7 @@ fn more<P, H>(
 {
     let bare = Bare(Pends::Never);
     let make = for_plain.clone();
-    cases.push(
-        Case::new(format!("{name}+clone"), move || cloned_calls(runtime(), make(bare), plain)).beside(name),
-    );
+    cases.push(Case::new(format!("{name}+clone"), move || cloned_calls(runtime(), make(bare), plain)).beside(name));
     let make = for_plain.clone();
     let erased = move || calls(runtime(), BoxStack::new(make(bare)), plain, crate::measure::Wheel::Empty);
     cases.push(Case::new(format!("{name}+erased"), erased).beside(name));

@@ -31,16 +31,19 @@ pub enum Ended {
 }
 
 /// The facts of the attempt under way: its number and the endpoints tried so far.
+///
+/// Small, since it is copied with each `call` and `poll`.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
     pub(super) number: u32,
-    tried: [u64; Self::REMEMBERED],
-    len: u8,
+    /// The endpoints' numbers, cut off: of two that are the same here, one is spared without need.
+    tried: [u32; Self::REMEMBERED],
+    len: u32,
 }
 
 impl Attempt {
-    /// How many endpoints a call remembers; a ninth replaces the oldest.
-    pub const REMEMBERED: usize = 8;
+    /// How many endpoints a call remembers; a seventh replaces the oldest.
+    pub const REMEMBERED: usize = 6;
 
     /// Outside of any call that counts its attempts: nothing is remembered.
     pub(super) const NOBODYS: Self = Self { number: 0, tried: [0; Self::REMEMBERED], len: 0 };
@@ -57,7 +60,7 @@ impl Attempt {
 
     /// Whether this call already tried the endpoint of this [number](crate::EndpointHandle::number).
     pub fn has_tried(&self, endpoint: u64) -> bool {
-        self.tried[..usize::from(self.len)].contains(&endpoint)
+        self.tried[..self.len()].contains(&(endpoint as u32))
     }
 
     /// Whether this call tried any endpoint yet.
@@ -69,13 +72,20 @@ impl Attempt {
         self.number += 1;
     }
 
+    #[inline]
     pub(super) fn push(&mut self, endpoint: u64) {
-        if usize::from(self.len) == Self::REMEMBERED {
+        if self.len() == Self::REMEMBERED {
             self.tried.rotate_left(1);
-            self.tried[Self::REMEMBERED - 1] = endpoint;
+            self.tried[Self::REMEMBERED - 1] = endpoint as u32;
         } else {
-            self.tried[usize::from(self.len)] = endpoint;
+            self.tried[self.len()] = endpoint as u32;
             self.len += 1;
         }
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        // The bound is told to the compiler, which then needs no check of its own.
+        (self.len as usize).min(Self::REMEMBERED)
     }
 }

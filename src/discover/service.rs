@@ -66,15 +66,16 @@ impl Snapshot {
 ///
 /// The directory's writer calls both, one call at a time; never a caller of the stack.
 pub trait Subscriber: Send + Sync {
-    /// Some of the endpoints the next snapshot will have. The writer yields to the executor between two chunks.
+    /// Some of the endpoints the next snapshot will have and the last had not, in the order of their ids. The writer yields to
+    /// the executor between two chunks.
     fn prepare(&self, chunk: &[Arc<Endpoint>]);
 
-    /// The next snapshot. Its endpoints were prepared, but for a subscriber that came in between.
+    /// The next snapshot. What is new in it was prepared, but for a subscriber that came in between. What is not, is the same `Arc` as before.
     fn publish(&self, snapshot: &Snapshot);
 }
 
 /// How many endpoints are prepared before the executor has its turn.
-const CHUNK: usize = 1024;
+pub(super) const CHUNK: usize = 1024;
 
 impl ServiceHandle {
     /// A service with these endpoints, which never change. Of two with one id the last counts.
@@ -154,7 +155,7 @@ impl Service {
     /// Publishes a set that is sorted by id, letting others have their turn between chunks.
     pub(super) async fn publish(&self, endpoints: Vec<Arc<Endpoint>>) {
         let subscribers: Vec<_> = self.subscribers().iter().filter_map(Weak::upgrade).collect();
-        for chunk in endpoints.chunks(CHUNK) {
+        for chunk in fresh(self.snapshot().endpoints(), &endpoints).chunks(CHUNK) {
             for subscriber in &subscribers {
                 subscriber.prepare(chunk);
             }
@@ -221,6 +222,19 @@ impl Service {
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Those of `now` that are not the same as `before`; both are sorted by id.
+fn fresh(before: &[Arc<Endpoint>], now: &[Arc<Endpoint>]) -> Vec<Arc<Endpoint>> {
+    let mut before = before.iter().peekable();
+    let mut fresh = Vec::new();
+    for endpoint in now {
+        while before.next_if(|old| !Arc::ptr_eq(old, endpoint) && old.id() < endpoint.id()).is_some() {}
+        if before.next_if(|old| Arc::ptr_eq(old, endpoint)).is_none() {
+            fresh.push(Arc::clone(endpoint));
+        }
+    }
+    fresh
 }
 
 impl fmt::Debug for ServiceHandle {

@@ -2,6 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -10,11 +12,11 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, sleep_until};
 use tower::{BoxError, discover::Change};
 
-use super::{AddressFilter, ChangeStream, Update, service::Service};
+use super::{
+    AddressFilter, ChangeStream, Update,
+    service::{CHUNK, Service},
+};
 use crate::{Endpoint, endpoint::EndpointId};
-
-/// How many updates are gathered at most.
-const GATHERED: usize = 1000;
 
 pub(super) struct Writer {
     pub(super) service: Arc<Service>,
@@ -35,23 +37,29 @@ impl Writer {
         let mut known = Known::default();
         while let Some(first) = updates.next().await {
             let mut heard = self.take(&mut known, first);
-            let mut gathered = 1;
             // The first set is published as soon as the source pauses.
             let first_set = self.service.snapshot().version() == 0;
-            let end = Instant::now() + self.coalesce;
-            while gathered < GATHERED {
+            let mut end = pin!(sleep_until(Instant::now() + self.coalesce));
+            for gathered in 1_usize.. {
+                if gathered % CHUNK == 0 {
+                    // A source that never pauses must not hold the executor, nor put the end off.
+                    tokio::task::yield_now().await;
+                    if Instant::now() >= end.deadline() {
+                        break;
+                    }
+                }
                 let next = if first_set {
                     updates.next().now_or_never()
                 } else {
+                    // What is there comes before the end: a look at the clock for each would cost more than the update.
                     tokio::select! {
                         biased;
-                        () = sleep_until(end) => None,
                         next = updates.next() => Some(next),
+                        () = &mut end => None,
                     }
                 };
                 let Some(Some(next)) = next else { break };
                 heard |= self.take(&mut known, next);
-                gathered += 1;
             }
             if heard {
                 self.publish(&known).await;
@@ -65,7 +73,7 @@ impl Writer {
     fn take(&self, known: &mut Known, update: Result<Update, BoxError>) -> bool {
         match update {
             Ok(update) => {
-                known.take(update, |endpoint| self.admits(endpoint));
+                known.take(update, |endpoint, told| self.admits(endpoint, told));
                 self.service.heard(known.refused.len());
                 true
             }
@@ -76,13 +84,16 @@ impl Writer {
         }
     }
 
-    fn admits(&self, endpoint: &Endpoint) -> bool {
+    /// Whether it may be used. Where it may not, that is told, unless it was `told` before.
+    fn admits(&self, endpoint: &Endpoint, told: bool) -> bool {
         let reason = match endpoint.validate() {
             Err(invalid) => invalid.to_string(),
             Ok(()) if self.filter.admits(endpoint) => return true,
             Ok(()) => format!("endpoint {:?}: refused by the address filter", endpoint.address().to_string()),
         };
-        tracing::warn!(target: "hopvine::discover", service = self.service.name(), reason, "endpoint refused");
+        if !told {
+            tracing::warn!(target: "hopvine::discover", service = self.service.name(), reason, "endpoint refused");
+        }
         false
     }
 
@@ -98,7 +109,7 @@ impl Writer {
 }
 
 impl Known {
-    fn take(&mut self, update: Update, admits: impl Fn(&Endpoint) -> bool) {
+    fn take(&mut self, update: Update, admits: impl Fn(&Endpoint, bool) -> bool) {
         match update {
             Update::Change(Change::Insert(id, endpoint)) => {
                 self.insert(endpoint.with_id(id.shared()), &admits);
@@ -107,24 +118,43 @@ impl Known {
                 self.endpoints.remove(&id);
                 self.refused.remove(&id);
             }
-            Update::All(all) => {
-                let named: BTreeSet<EndpointId> = all.iter().map(|endpoint| endpoint.id().clone()).collect();
-                self.endpoints.retain(|id, _| named.contains(id));
-                self.refused.retain(|id| named.contains(id));
-                for endpoint in all {
-                    self.insert(endpoint, &admits);
-                }
-            }
+            Update::All(all) => self.replace(all, admits),
         }
     }
 
-    fn insert(&mut self, endpoint: Endpoint, admits: impl Fn(&Endpoint) -> bool) {
+    /// All of them at once: one walk along what is known, in the order of ids, instead of a search for each.
+    fn replace(&mut self, mut all: Vec<Endpoint>, admits: impl Fn(&Endpoint, bool) -> bool) {
+        all.sort_by(|a, b| a.id().cmp(b.id()));
+        // Of two with one id the last counts.
+        all.dedup_by(|later, earlier| {
+            let same = later.id() == earlier.id();
+            if same {
+                mem::swap(later, earlier);
+            }
+            same
+        });
+        let mut known = mem::take(&mut self.endpoints).into_iter().peekable();
+        let told = mem::take(&mut self.refused);
+        let mut taken = Vec::with_capacity(all.len());
+        for endpoint in all {
+            while known.next_if(|(id, _)| id < endpoint.id()).is_some() {}
+            match known.next_if(|(_, known)| **known == endpoint) {
+                Some(same) => taken.push(same),
+                None if admits(&endpoint, told.contains(endpoint.id())) => {
+                    taken.push((endpoint.id().clone(), Arc::new(endpoint)))
+                }
+                None => _ = self.refused.insert(endpoint.id().clone()),
+            }
+        }
+        self.endpoints = taken.into_iter().collect();
+    }
+
+    fn insert(&mut self, endpoint: Endpoint, admits: impl Fn(&Endpoint, bool) -> bool) {
         let id = endpoint.id().clone();
         if self.endpoints.get(&id).is_some_and(|known| **known == endpoint) {
             return;
         }
-        // One that is refused and said again is not told again.
-        if admits(&endpoint) {
+        if admits(&endpoint, self.refused.contains(&id)) {
             self.refused.remove(&id);
             self.endpoints.insert(id, Arc::new(endpoint));
         } else {

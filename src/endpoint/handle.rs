@@ -22,21 +22,27 @@ use crate::{context, monitor::Counts};
 #[derive(Clone)]
 pub struct EndpointHandle(Arc<Node>);
 
+/// In this order and so aligned, all that a picker reads of a candidate is one cache line, and no other endpoint's: of
+/// ten thousand endpoints each look is a cache miss.
+#[repr(C, align(64))]
 struct Node {
-    number: u64,
-    service: Arc<str>,
-    endpoint: ArcSwap<Endpoint>,
-    group: Arc<Group>,
     load: Load,
-    health: Health,
-    counts: Counts,
-    /// What the picker reads of the endpoint for every candidate, without a way through the pointer.
+    /// As the source says.
     weight: AtomicU32,
     up: AtomicBool,
     /// Written under the health's lock, since the group counts who is ejected and not removed.
     removed: AtomicBool,
+    number: u64,
+    health: Health,
+    counts: Counts,
+    service: Arc<str>,
+    endpoint: ArcSwap<Endpoint>,
+    group: Arc<Group>,
     removal: Notify,
 }
+
+// The words of `Health` that a picker reads, up to its `operator`, are its first 25 bytes.
+const _: () = assert!(std::mem::offset_of!(Node, health) + 25 <= 64);
 
 /// What the endpoints of one service in one stack share: how many there are, and how many of them are ejected.
 #[derive(Debug, Default)]
@@ -301,7 +307,7 @@ impl Node {
         let was = self.health.is_ejected();
         if was {
             self.health.change(0, history);
-            history.returned = context::nanos(context::now());
+            history.returned = context::now_nanos();
             if !self.removed.load(Relaxed) {
                 self.group.ejected.fetch_sub(1, Relaxed);
             }

@@ -31,17 +31,19 @@ pub enum Admission {
 /// Calls only read it, without a lock. What changes an ejection is rare, and takes one per endpoint, since it changes
 /// several words, and the count of the whole group with them.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Health {
     /// 0: healthy. Written under the lock, always before the generation in `run`.
     ejected_until: AtomicU64,
-    /// Twice the time the probe's lease ends, plus one once a call carries it; 0: none. Written under the lock.
-    probe: AtomicU64,
+    /// It asked to be left alone until then.
+    held_until: AtomicU64,
     /// The generation in the high half, the failures in a row since it began in the low half: one word, so that a
     /// result of an older generation is never counted into this one.
     run: AtomicU64,
-    /// It asked to be left alone until then.
-    held_until: AtomicU64,
     operator: AtomicU8,
+    // What is above is what calls read of an endpoint that is well, and is kept in one line with its load.
+    /// Twice the time the probe's lease ends, plus one once a call carries it; 0: none. Written under the lock.
+    probe: AtomicU64,
     history: Mutex<History>,
 }
 

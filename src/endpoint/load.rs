@@ -9,7 +9,6 @@ use std::{
 /// A slower answer than the average becomes the average at once; a faster one moves it by how long ago the last one was. Read later,
 /// the average has decayed as if answers of no time had come since, so that an endpoint left alone is tried again.
 #[derive(Debug, Default)]
-#[repr(align(64))]
 pub struct Load {
     in_flight: AtomicU32,
     /// Connections refused in a row.
@@ -69,10 +68,10 @@ impl Load {
 
     /// An answer came after `took`.
     pub(crate) fn observe(&self, took: Duration, now: u64, decay: Duration) {
-        let took = took.as_nanos() as f64;
+        let took = nanoseconds(took);
         self.update(now, |average| match average {
             Some((average, at)) if took <= average => {
-                let weight = (-age(at, now) / decay.as_nanos() as f64).exp();
+                let weight = remains(at, now, decay);
                 average * weight + took * (1.0 - weight)
             }
             _ => took,
@@ -81,7 +80,7 @@ impl Load {
 
     /// It takes at least this long: a failure's penalty, or what a call had waited when it was given up. Never lowers.
     pub(crate) fn at_least(&self, took: Duration, now: u64, decay: Duration) {
-        let took = took.as_nanos() as f64;
+        let took = nanoseconds(took);
         let known = unpack(self.average.load(Relaxed)).map_or(0.0, |(average, at)| decayed(average, at, now, decay));
         if took > known {
             self.update(now, |_| took);
@@ -109,12 +108,21 @@ fn unpack(word: u64) -> Option<(f64, u32)> {
     (word != 0).then(|| (f64::from(f32::from_bits((word >> 32) as u32)), word as u32))
 }
 
-fn age(at: u32, now: u64) -> f64 {
+/// What is left by `now` of the weight that a value had `at`.
+fn remains(at: u32, now: u64, decay: Duration) -> f64 {
     let ticks = ((now >> TICK) as u32).wrapping_sub(at);
-    // A reading older than the last update, of another thread, is no age at all.
-    if ticks > u32::MAX / 2 { 0.0 } else { f64::from(ticks) * f64::from(1u32 << TICK) }
+    // No time has passed: nearly always so where calls are many. A reading older than the last update, of another thread, is no age at all.
+    if ticks == 0 || ticks > u32::MAX / 2 {
+        return 1.0;
+    }
+    (-f64::from(ticks) * f64::from(1u32 << TICK) / nanoseconds(decay)).exp()
 }
 
 fn decayed(average: f64, at: u32, now: u64, decay: Duration) -> f64 {
-    average * (-age(at, now) / decay.as_nanos() as f64).exp()
+    average * remains(at, now, decay)
+}
+
+/// By way of `u64`, which one instruction converts.
+fn nanoseconds(duration: Duration) -> f64 {
+    duration.as_nanos() as u64 as f64
 }

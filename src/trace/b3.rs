@@ -86,7 +86,7 @@ fn id(text: &str) -> Option<SpanId> {
     if text.len() > 16 {
         return None;
     }
-    hex(text).filter(|&value| value != 0).map(|value| SpanId(value as u64))
+    SpanId::new(hex(text)? as u64)
 }
 
 /// The trace id as it came: 16 or 32 digits.
@@ -97,7 +97,7 @@ fn trace_digits<'a>(trace: &TraceContext, text: &'a mut [u8; 32]) -> &'a [u8] {
 
 fn span_digits(span: SpanId) -> [u8; 16] {
     let mut text = [0; 16];
-    write_hex(u128::from(span.0), &mut text);
+    write_hex(u128::from(span.0.get()), &mut text);
     text
 }
 
@@ -210,9 +210,9 @@ mod tests {
         fn what_is_written_is_read(trace in 1u128.., span in 1u64.., parent in prop::option::of(1u64..), which in 0..4, short in any::<bool>()) {
             let sampling = [Sampling::Deferred, Sampling::Denied, Sampling::Accepted, Sampling::Debug][which as usize];
             let trace = if short { trace & u128::from(u64::MAX) | 1 } else { trace };
-            let mut context = TraceContext::new(TraceId(trace), SpanId(span)).with_sampling(sampling);
+            let mut context = TraceContext::new(TraceId(trace), SpanId::new(span).unwrap()).with_sampling(sampling);
             context.short = short;
-            context.parent_id = parent.map(SpanId);
+            context.parent_id = parent.and_then(SpanId::new);
             let mut headers = HeaderMap::new();
             inject_multi(&context, &mut headers);
             prop_assert_eq!(extract_multi(&headers), Some(context.clone()));

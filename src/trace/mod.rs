@@ -1,6 +1,6 @@
 //! The trace a call belongs to, and how it is written in headers: W3C Trace Context, B3 single and B3 multi.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, num::NonZeroU64, sync::Arc};
 
 use http::{HeaderMap, HeaderName};
 
@@ -29,7 +29,7 @@ pub struct TraceId(u128);
 
 /// The id of a span, 64 bits; 16 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SpanId(u64);
+pub struct SpanId(NonZeroU64);
 
 /// Whether the trace is recorded. A decision once made is not changed further on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -49,7 +49,7 @@ impl TraceContext {
     /// The first span of a new trace, with random ids, recorded: W3C headers cannot leave that open, and Spring takes what is not
     /// sampled as denied. `fastrand::seed` makes the ids repeatable on a thread.
     pub fn root() -> Self {
-        Self { sampling: Sampling::Accepted, ..Self::new(TraceId(fastrand::u128(1..)), SpanId(fastrand::u64(1..))) }
+        Self { sampling: Sampling::Accepted, ..Self::new(TraceId(fastrand::u128(..).max(1)), SpanId::random()) }
     }
 
     fn new(trace_id: TraceId, span_id: SpanId) -> Self {
@@ -69,7 +69,7 @@ impl TraceContext {
     #[must_use]
     pub fn child(&self) -> Self {
         let parent_id = (!self.decision_only).then_some(self.span_id);
-        Self { span_id: SpanId(fastrand::u64(1..)), parent_id, decision_only: false, ..self.clone() }
+        Self { span_id: SpanId::random(), parent_id, decision_only: false, ..self.clone() }
     }
 
     /// What a decision without ids stands for.
@@ -211,8 +211,13 @@ const HEADERS: [HeaderName; 8] = [
 
 /// Takes the trace headers of all formats out.
 pub fn remove(headers: &mut HeaderMap) {
-    for name in HEADERS {
-        headers.remove(name);
+    // A look at each name costs less than a search for each of ours, and mostly finds none.
+    let looks_like_one =
+        |name: &HeaderName| ["trace", "b3", "x-b3-"].iter().any(|start| name.as_str().starts_with(start));
+    if headers.keys().any(looks_like_one) {
+        for name in HEADERS {
+            headers.remove(name);
+        }
     }
 }
 
@@ -230,6 +235,17 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 fn hex(text: &str) -> Option<u128> {
     let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     (!text.is_empty() && text.bytes().all(lower)).then(|| u128::from_str_radix(text, 16).ok()).flatten()
+}
+
+impl SpanId {
+    fn new(id: u64) -> Option<Self> {
+        NonZeroU64::new(id).map(Self)
+    }
+
+    fn random() -> Self {
+        // One in 2^64 is 0, and becomes 1.
+        Self(NonZeroU64::new(fastrand::u64(..)).unwrap_or(NonZeroU64::MIN))
+    }
 }
 
 /// Writes the last `text.len()` hex digits of a value.

@@ -144,7 +144,7 @@ where
     M: NewService<ServiceHandle, Service = S>,
 {
     fn balancer(&self, name: &str) -> Option<S> {
-        let now = context::nanos(context::now());
+        let now = context::now_nanos();
         if let Some(entry) = self.balancers.load().get(name) {
             entry.used.store(now, Relaxed);
             return Some(entry.balancer.clone());

@@ -1,6 +1,6 @@
 use std::{
     collections::HashMap,
-    fmt,
+    fmt, mem,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -56,22 +56,27 @@ pub(super) struct Set<S> {
 }
 
 /// An endpoint and its service.
-struct Node<S> {
-    handle: EndpointHandle,
+pub(super) struct Node<S> {
+    pub(super) handle: EndpointHandle,
     service: OnceLock<S>,
 }
 
 struct Writer<S> {
-    nodes: HashMap<Identity, Arc<Node<S>>>,
+    /// Those of the last snapshot, in its order, which is that of their ids.
+    current: Vec<Known<S>>,
+    /// Those the next one will have and the last had not, in its order.
+    prepared: Vec<Known<S>>,
     removed: HashMap<Identity, (EndpointHandle, Instant)>,
 }
+
+/// An endpoint as its source said it, and its node.
+type Known<S> = (Arc<Endpoint>, Arc<Node<S>>);
 
 type Identity = (EndpointId, Address);
 
 /// An endpoint chosen for an attempt.
 pub(super) struct Picked<S> {
-    pub(super) handle: EndpointHandle,
-    pub(super) service: S,
+    pub(super) node: Arc<Node<S>>,
     /// Whether it has the endpoint's one probe.
     pub(super) probe: bool,
 }
@@ -87,7 +92,7 @@ impl<S> Endpoints<S> {
             set: ArcSwap::from_pointee(set),
             panic: AtomicBool::new(false),
             changed: Notify::new(),
-            writer: Mutex::new(Writer { nodes: HashMap::new(), removed: HashMap::new() }),
+            writer: Mutex::new(Writer { current: Vec::new(), prepared: Vec::new(), removed: HashMap::new() }),
         }
     }
 
@@ -124,28 +129,31 @@ impl<S> Endpoints<S> {
     /// Chooses an endpoint, by `choose`, and takes its probe's lease if it needs one.
     pub(super) fn pick(
         &self,
-        now: Instant,
+        now: u64,
         attempt: crate::context::Attempt,
         choose: impl Fn(&[EndpointHandle], &Pick) -> Option<usize>,
-    ) -> Option<Picked<S>>
-    where
-        S: Clone,
-    {
-        let nanos = crate::context::nanos(now);
+    ) -> Option<Picked<S>> {
         let set = self.set();
         let panic = self.panics(&set);
-        let pick = Pick::new(nanos, attempt, panic);
+        let pick = Pick::new(now, attempt, panic);
         for _ in 0..PROBE_RACES {
             let node = &set.nodes[choose(&set.handles, &pick)?];
             let health = node.handle.health();
             // In a panic nobody asks for a lease: everything is tried anyway.
             let probe = !panic && health.is_ejected();
-            if !probe || health.try_probe(nanos, nanos + PROBE_LEASE.as_nanos() as u64) {
-                let service = node.service.get_or_init(|| (self.connect)(&node.handle)).clone();
-                return Some(Picked { handle: node.handle.clone(), service, probe });
+            if !probe || health.try_probe(now, now + PROBE_LEASE.as_nanos() as u64) {
+                return Some(Picked { node: Arc::clone(node), probe });
             }
         }
         None
+    }
+
+    /// An instance of its service, which its first pick makes.
+    pub(super) fn service_of(&self, node: &Node<S>) -> S
+    where
+        S: Clone,
+    {
+        node.service.get_or_init(|| (self.connect)(&node.handle)).clone()
     }
 
     /// When the first endpoint that is closed for a time only opens again.
@@ -165,7 +173,8 @@ impl<S> Endpoints<S> {
     /// Forgets the service of an endpoint, which broke; the next pick makes a new one.
     pub(super) fn renew(&self, handle: &EndpointHandle) {
         let mut writer = self.writer();
-        let Some(node) = writer.nodes.values_mut().find(|node| node.handle.number() == handle.number()) else {
+        let is_it = |node: &Arc<Node<S>>| node.handle.number() == handle.number();
+        let Some((_, node)) = writer.current.iter_mut().find(|(_, node)| is_it(node)) else {
             return;
         };
         let fresh = Arc::new(Node { handle: handle.clone(), service: OnceLock::new() });
@@ -182,15 +191,14 @@ impl<S> Endpoints<S> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The node of an endpoint: the one there is, one that was removed lately, or a new one.
-    fn node(&self, writer: &mut Writer<S>, endpoint: &Arc<Endpoint>) -> Arc<Node<S>> {
-        let identity = (endpoint.id().clone(), endpoint.address().clone());
-        if let Some(node) = writer.nodes.get(&identity)
-            && node.handle.endpoint().is_same(endpoint)
-        {
-            return Arc::clone(node);
-        }
-        let handle = match writer.removed.remove(&identity) {
+    /// A node for an endpoint that has none: with what was learned of it, if it was removed lately.
+    fn node(
+        &self,
+        removed: &mut HashMap<Identity, (EndpointHandle, Instant)>,
+        endpoint: &Arc<Endpoint>,
+    ) -> Arc<Node<S>> {
+        let known = if removed.is_empty() { None } else { removed.remove(&identity(endpoint)) };
+        let handle = match known {
             Some((handle, _)) if handle.endpoint().is_same(endpoint) => handle,
             _ => EndpointHandle::new(Arc::clone(&self.service), Arc::clone(endpoint), Arc::clone(&self.group)),
         };
@@ -198,12 +206,12 @@ impl<S> Endpoints<S> {
         if self.eager {
             node.service.get_or_init(|| (self.connect)(&node.handle));
         }
-        // One of the same identity that is reached otherwise now is another endpoint.
-        if let Some(replaced) = writer.nodes.insert(identity, Arc::clone(&node)) {
-            replaced.handle.remove();
-        }
         node
     }
+}
+
+fn identity(endpoint: &Endpoint) -> Identity {
+    (endpoint.id().clone(), endpoint.address().clone())
 }
 
 /// Keeps what is young enough, and of that the youngest.
@@ -225,47 +233,64 @@ fn forget(removed: &mut HashMap<Identity, (EndpointHandle, Instant)>, now: Insta
 impl<S: Send + Sync> Subscriber for Endpoints<S> {
     fn prepare(&self, chunk: &[Arc<Endpoint>]) {
         let mut writer = self.writer();
+        let writer = &mut *writer;
         for endpoint in chunk {
-            self.node(&mut writer, endpoint);
+            let there = writer.current.binary_search_by(|(known, _)| known.id().cmp(endpoint.id()));
+            // One that is the same but for what may change keeps its node.
+            if there.is_ok_and(|at| writer.current[at].0.is_same(endpoint)) {
+                continue;
+            }
+            let node = self.node(&mut writer.removed, endpoint);
+            writer.prepared.push((Arc::clone(endpoint), node));
         }
     }
 
     fn publish(&self, snapshot: &Snapshot) {
         let mut writer = self.writer();
-        let mut before = std::mem::take(&mut writer.nodes);
-        let mut nodes = Vec::with_capacity(snapshot.endpoints().len());
-        let mut after = HashMap::with_capacity(snapshot.endpoints().len());
+        let writer = &mut *writer;
+        let now = Instant::now();
+        let mut before = mem::take(&mut writer.current).into_iter().peekable();
+        let mut prepared = mem::take(&mut writer.prepared).into_iter().peekable();
+        let mut after = Vec::with_capacity(snapshot.endpoints().len());
+        let mut left = Vec::new();
         for endpoint in snapshot.endpoints() {
-            let identity = (endpoint.id().clone(), endpoint.address().clone());
-            let node = match before.remove(&identity) {
-                Some(node) if node.handle.endpoint().is_same(endpoint) => node,
-                other => {
-                    // Not prepared, or replaced since.
-                    if let Some(other) = other {
-                        other.handle.remove();
+            if let Some(same) = before.next_if(|(known, _)| Arc::ptr_eq(known, endpoint)) {
+                after.push(same);
+                continue;
+            }
+            while let Some((_, gone)) = before.next_if(|(known, _)| known.id() < endpoint.id()) {
+                left.push(gone);
+            }
+            let node = match before.next_if(|(known, _)| known.id() == endpoint.id()) {
+                Some((known, node)) if known.is_same(endpoint) => {
+                    node.handle.update(Arc::clone(endpoint));
+                    node
+                }
+                replaced => {
+                    // One of the same id that is reached otherwise now is another endpoint.
+                    left.extend(replaced.map(|(_, node)| node));
+                    while prepared.next_if(|(known, _)| known.id() < endpoint.id()).is_some() {}
+                    match prepared.next_if(|(known, _)| Arc::ptr_eq(known, endpoint)) {
+                        Some((_, node)) => node,
+                        // It came in between.
+                        None => self.node(&mut writer.removed, endpoint),
                     }
-                    self.node(&mut writer, endpoint)
                 }
             };
             node.handle.revive();
-            if *node.handle.endpoint() != **endpoint {
-                node.handle.update(Arc::clone(endpoint));
-            }
-            nodes.push(Arc::clone(&node));
-            after.insert(identity, node);
+            after.push((Arc::clone(endpoint), node));
         }
-        writer.nodes = after;
-        let now = Instant::now();
-        for (identity, node) in before {
+        for node in left.into_iter().chain(before.map(|(_, node)| node)) {
             node.handle.remove();
-            writer.removed.insert(identity, (node.handle.clone(), now));
+            writer.removed.insert(identity(&node.handle.endpoint()), (node.handle.clone(), now));
         }
         forget(&mut writer.removed, now);
-        let handles: Box<[_]> = nodes.iter().map(|node| node.handle.clone()).collect();
-        let up = handles.iter().filter(|handle| handle.endpoint().status() == Status::Up).count() as u32;
+        let up = after.iter().filter(|(endpoint, _)| endpoint.status() == Status::Up).count() as u32;
+        let handles: Box<[_]> = after.iter().map(|(_, node)| node.handle.clone()).collect();
+        let nodes = after.iter().map(|(_, node)| Arc::clone(node)).collect();
+        writer.current = after;
         self.group.size.store(handles.len() as u32, Relaxed);
-        self.set.store(Arc::new(Set { handles, nodes: nodes.into(), up }));
-        drop(writer);
+        self.set.store(Arc::new(Set { handles, nodes, up }));
         self.changed.notify_waiters();
     }
 }
@@ -276,7 +301,7 @@ impl<S: Send + Sync> Observe for Endpoints<S> {
     }
 
     fn observe(&self, name: &str) -> Vec<Observation> {
-        let now = crate::context::nanos(crate::context::now());
+        let now = crate::context::now_nanos();
         let view = |handle: &EndpointHandle| {
             let endpoint = handle.endpoint();
             Observation::Endpoint(EndpointView {

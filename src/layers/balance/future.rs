@@ -1,17 +1,23 @@
 use std::{
     fmt,
     future::Future,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 use tower::BoxError;
 use tower_service::Service;
 
-use super::{Picker, endpoints::Picked, service::Shared};
+use super::{
+    Picker,
+    endpoints::{Node, Picked},
+    service::Shared,
+};
 use crate::{
     EndpointHandle, Error, ErrorKind, Outcome,
     context::{self, DropCause},
@@ -21,12 +27,19 @@ use crate::{
 pin_project! {
     /// Made by [`Balance`](super::Balance).
     pub struct ResponseFuture<S, F, Req, P: Picker, C> {
-        shared: Arc<Shared<S, P, C>>,
         request: Option<Req>,
-        in_flight: Option<InFlight<P>>,
         #[pin]
         state: State<S, F>,
+        // Dropped last: what is inside is over when it is counted out.
+        call: Call<S, P, C>,
     }
+}
+
+/// The call, as what is counted knows it.
+enum Call<S, P: Picker, C> {
+    Waiting(Arc<Shared<S, P, C>>),
+    InFlight(InFlight<S, P, C>),
+    Over,
 }
 
 pin_project! {
@@ -48,11 +61,14 @@ where
     C: Send + Sync + 'static,
 {
     pub(super) fn new(shared: Arc<Shared<S, P, C>>, request: Req) -> Self {
-        let (in_flight, state) = match shared.pick() {
-            Some(picked) => InFlight::start(&shared, picked),
-            None => (None, State::Waiting { wait: Box::pin(Arc::clone(&shared).wait()) }),
+        let (call, state) = match shared.pick() {
+            Some(picked) => InFlight::start(shared, picked),
+            None => {
+                let wait = Box::pin(Arc::clone(&shared).wait());
+                (Call::Waiting(shared), State::Waiting { wait })
+            }
         };
-        Self { shared, request: Some(request), in_flight, state }
+        Self { request: Some(request), state, call }
     }
 }
 
@@ -72,13 +88,14 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProjection::Waiting { wait } => {
-                    let picked = ready!(wait.as_mut().poll(cx))?;
-                    let (in_flight, state) = InFlight::start(this.shared, picked);
-                    *this.in_flight = in_flight;
+                    let picked = ready!(wait.as_mut().poll(cx));
+                    let Call::Waiting(shared) = mem::replace(this.call, Call::Over) else { over() };
+                    let (call, state) = InFlight::start(shared, picked?);
+                    *this.call = call;
                     this.state.set(state);
                 }
                 StateProjection::Readying { service, timeout } => {
-                    let Some(in_flight) = this.in_flight.as_mut() else { unreachable!("polled after it was ready") };
+                    let Call::InFlight(in_flight) = this.call else { over() };
                     match service.poll_ready(cx) {
                         Poll::Ready(Ok(())) => {
                             let request = this.request.take().expect("the request is there until the call");
@@ -89,84 +106,97 @@ where
                         }
                         Poll::Ready(Err(error)) => {
                             // Another one is made for the next call: this one may be broken for good.
-                            this.shared.endpoints.renew(&in_flight.handle);
-                            let error = in_flight.name(Error::from_any(error).unsent());
-                            return Poll::Ready(finish(this.in_flight, &**this.shared, Err(error)));
+                            in_flight.shared.endpoints.renew(in_flight.handle());
+                            let error = Error::from_any(error).unsent();
+                            return Poll::Ready(finish(this.call, Err(error)));
                         }
                         Poll::Pending => {
-                            let own = in_flight.since + this.shared.max_wait;
-                            let end = context::deadline().map_or(own, |deadline| deadline.min(own));
-                            let timeout = timeout.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+                            let deadline = context::deadline();
+                            let timeout = timeout.get_or_insert_with(|| {
+                                let own = context::now() + in_flight.shared.max_wait;
+                                Box::pin(tokio::time::sleep_until(deadline.map_or(own, |deadline| deadline.min(own))))
+                            });
                             ready!(timeout.as_mut().poll(cx));
-                            let kind = if end < own { ErrorKind::DeadlineExceeded } else { ErrorKind::NoEndpoint };
-                            let error = in_flight.name(this.shared.error(kind).unsent());
-                            return Poll::Ready(finish(this.in_flight, &**this.shared, Err(error)));
+                            let kind = match deadline {
+                                Some(deadline) if timeout.deadline() == deadline => ErrorKind::DeadlineExceeded,
+                                _ => ErrorKind::NoEndpoint,
+                            };
+                            let error = in_flight.shared.error(kind).unsent();
+                            return Poll::Ready(finish(this.call, Err(error)));
                         }
                     }
                 }
                 StateProjection::Calling { future } => {
-                    let result = ready!(future.poll(cx));
-                    let Some(in_flight) = this.in_flight.as_ref() else { unreachable!("polled after it was ready") };
-                    let result = result.map_err(|error| in_flight.name(Error::from_any(error)));
-                    return Poll::Ready(finish(this.in_flight, &**this.shared, result));
+                    let result = ready!(future.poll(cx)).map_err(Error::from_any);
+                    return Poll::Ready(finish(this.call, result));
                 }
             }
         }
     }
 }
 
-fn finish<S, P, C, Res>(
-    in_flight: &mut Option<InFlight<P>>,
-    shared: &Shared<S, P, C>,
-    result: Result<Res, Error>,
-) -> Result<Res, Error>
+fn over() -> ! {
+    panic!("polled after it was ready")
+}
+
+/// Counts the call out, with its outcome.
+fn finish<S, P, C, Res>(call: &mut Call<S, P, C>, result: Result<Res, Error>) -> Result<Res, Error>
 where
     P: Picker,
     C: Classify<Res>,
 {
-    if let Some(mut in_flight) = in_flight.take() {
-        in_flight.outcome = Some(shared.classify.classify(result.as_ref()));
-    }
+    let Call::InFlight(mut in_flight) = mem::replace(call, Call::Over) else { over() };
+    let result = result.map_err(|error| in_flight.name(error));
+    in_flight.outcome = Some(in_flight.shared.classify.classify(result.as_ref()));
     result
 }
 
 /// A call under way at an endpoint; counted out, with its outcome, when dropped.
-struct InFlight<P: Picker> {
-    handle: EndpointHandle,
-    picker: Arc<P>,
-    since: Instant,
+struct InFlight<S, P: Picker, C> {
+    shared: Arc<Shared<S, P, C>>,
+    node: Arc<Node<S>>,
+    /// In [`context::nanos`].
+    since: u64,
     /// Whether it has the endpoint's probe, and has not been sent yet.
     probe: bool,
     /// `None` while it has none: dropped now, it was cancelled.
     outcome: Option<Outcome>,
 }
 
-impl<P: Picker> InFlight<P> {
-    fn start<S, F, C>(shared: &Shared<S, P, C>, picked: Picked<S>) -> (Option<Self>, State<S, F>) {
-        let Picked { handle, service, probe } = picked;
-        handle.load().start();
-        context::tried(handle.number());
-        let in_flight =
-            Self { handle, picker: Arc::clone(&shared.picker), since: context::now(), probe, outcome: None };
-        (Some(in_flight), State::Readying { service, timeout: None })
-    }
-
-    fn name(&self, error: Error) -> Error {
-        error.with_service(Arc::clone(self.handle.service())).with_endpoint(self.handle.endpoint().id().shared())
+impl<S: Clone, P: Picker, C> InFlight<S, P, C> {
+    fn start<F>(shared: Arc<Shared<S, P, C>>, picked: Picked<S>) -> (Call<S, P, C>, State<S, F>) {
+        let Picked { node, probe } = picked;
+        // First, since a connector may panic.
+        let service = shared.endpoints.service_of(&node);
+        node.handle.load().start();
+        context::tried(node.handle.number());
+        let in_flight = Self { shared, node, since: context::now_nanos(), probe, outcome: None };
+        (Call::InFlight(in_flight), State::Readying { service, timeout: None })
     }
 }
 
-impl<P: Picker> Drop for InFlight<P> {
+impl<S, P: Picker, C> InFlight<S, P, C> {
+    fn handle(&self) -> &EndpointHandle {
+        &self.node.handle
+    }
+
+    fn name(&self, error: Error) -> Error {
+        let handle = self.handle();
+        error.with_service(Arc::clone(handle.service())).with_endpoint(handle.endpoint().id().shared())
+    }
+}
+
+impl<S, P: Picker, C> Drop for InFlight<S, P, C> {
     fn drop(&mut self) {
-        let handle = &self.handle;
+        let handle = &self.node.handle;
         handle.load().end();
         let outcome = self.outcome.unwrap_or(match context::drop_cause() {
             DropCause::Cancelled => Outcome::Cancelled,
             DropCause::TimedOut => Outcome::TimedOut,
         });
         handle.counts().record(outcome);
-        let now = context::now();
-        self.picker.observe(handle, outcome, now.saturating_duration_since(self.since), context::nanos(now));
+        let now = context::now_nanos();
+        self.shared.picker.observe(handle, outcome, Duration::from_nanos(now.saturating_sub(self.since)), now);
         if self.probe {
             // It never got there: the next call may probe.
             handle.health().end_probe();

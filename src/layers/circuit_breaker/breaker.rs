@@ -7,8 +7,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
-
 use super::{
     CircuitBreakerPolicy,
     policy::{Rules, Settings},
@@ -79,9 +77,9 @@ impl Shared {
         &self.policy
     }
 
-    /// The start of a call, if anybody will ask how long it took.
-    pub(super) fn start(&self) -> Option<Instant> {
-        self.settings.measures().then(context::now)
+    /// The start of a call (in [`context::nanos`]), if anybody will ask how long it took.
+    pub(super) fn start(&self) -> Option<u64> {
+        self.settings.measures().then(context::now_nanos)
     }
 
     pub(super) fn admit(&self) -> Result<Pass, Error> {
@@ -93,7 +91,7 @@ impl Shared {
 
     #[cold]
     fn admit_perhaps(&self) -> Result<Pass, Error> {
-        let now = context::nanos(context::now());
+        let now = context::now_nanos();
         match self.machine.admit(now, &self.settings.rules()) {
             Ok((pass, change)) => {
                 self.tell(change);
@@ -113,21 +111,21 @@ impl Shared {
     }
 
     /// Ends a call.
-    pub(super) fn report(&self, pass: Pass, start: Option<Instant>, outcome: Outcome) {
+    pub(super) fn report(&self, pass: Pass, start: Option<u64>, outcome: Outcome) {
         // Nothing to count and no lease to give back: spare the clock.
         if start.is_none() && matches!(outcome, Outcome::Cancelled | Outcome::Ignored) && !pass.is_probe() {
             return;
         }
-        let now = context::now();
-        let elapsed = start.map_or(0, |start| now.saturating_duration_since(start).as_nanos() as u64);
+        let now = context::now_nanos();
+        let elapsed = start.map_or(0, |start| now.saturating_sub(start));
         let rules = self.settings.rules();
         let verdict = rules.verdict(outcome, elapsed);
-        let change = self.machine.report(pass, verdict, context::nanos(now), &rules, || 0.9 + 0.2 * fastrand::f64());
+        let change = self.machine.report(pass, verdict, now, &rules, || 0.9 + 0.2 * fastrand::f64());
         self.tell(change);
     }
 
     fn force(&self, to: State) {
-        self.tell(self.machine.force(to, context::nanos(context::now())));
+        self.tell(self.machine.force(to, context::now_nanos()));
     }
 
     /// Tells a transition, once: the machine hands it to one thread only.
@@ -188,7 +186,7 @@ impl Observe for Shared {
     }
 
     fn observe(&self, name: &str) -> Vec<Observation> {
-        let look = self.machine.look(context::nanos(context::now()), &self.settings.rules());
+        let look = self.machine.look(context::now_nanos(), &self.settings.rules());
         vec![Observation::Breaker(BreakerView {
             name: name.to_owned(),
             state: look.state.name(),

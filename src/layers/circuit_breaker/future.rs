@@ -7,7 +7,6 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 use tower::BoxError;
 
 use super::{layer::Parts, state::Pass};
@@ -44,7 +43,7 @@ pin_project! {
 pub(super) struct Guard<C> {
     parts: Arc<Parts<C>>,
     pass: Option<Pass>,
-    start: Option<Instant>,
+    start: Option<u64>,
 }
 
 impl<F, C> ResponseFuture<F, C> {

@@ -38,7 +38,7 @@ impl<C> Verdict<C> {
     pub(super) fn new(target: Arc<Target<C>>) -> Self {
         let (generation, standing) = target.handle.health().admit(|| {
             let _clock = context::enter_clock();
-            context::nanos(context::now())
+            context::now_nanos()
         });
         Self { target, generation, standing, given: false }
     }
@@ -110,7 +110,7 @@ impl<C> Verdict<C> {
             // In an outage every further failure comes here: without the lock.
             return;
         }
-        let now = context::nanos(context::now());
+        let now = context::now_nanos();
         let until = handle.eject_in(self.generation, most, |history| {
             let healthy = match self.standing {
                 Standing::Healthy => Duration::from_nanos(now.saturating_sub(history.returned)),

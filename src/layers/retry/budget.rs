@@ -37,7 +37,7 @@ impl Budget {
     /// A new one, with `start` tokens in it.
     pub fn new(policy: impl IntoLive<BudgetPolicy>) -> Result<Self, PolicyError> {
         let live = policy.into_live()?;
-        let tokens = Arc::new(Tokens::new(&live.get(), context::nanos(context::now())));
+        let tokens = Arc::new(Tokens::new(&live.get(), context::now_nanos()));
         live.follow(&tokens);
         Ok(Self(tokens))
     }
@@ -60,13 +60,13 @@ impl Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self(Arc::new(Tokens::new(&BudgetPolicy::default(), context::nanos(context::now()))))
+        Self(Arc::new(Tokens::new(&BudgetPolicy::default(), context::now_nanos())))
     }
 }
 
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Budget").field("balance", &self.balance(context::nanos(context::now()))).finish_non_exhaustive()
+        f.debug_struct("Budget").field("balance", &self.balance(context::now_nanos())).finish_non_exhaustive()
     }
 }
 

@@ -14,7 +14,8 @@ use tower_service::Service;
 use super::{
     budget::{Spent, Token},
     decision::Course,
-    layer::{Plan, Shared},
+    layer::Plan,
+    service::Parts,
 };
 use crate::{
     Classify, Error,
@@ -32,19 +33,19 @@ pin_project! {
         S: Service<Req::Attempt>,
         Req: Replay,
     {
-        shared: Arc<Shared<C>>,
+        parts: Arc<Parts<S, C>>,
         course: Course,
         attempt: Attempt,
-        // The instance that later attempts call, and what they are made from. Gone once there will be none.
-        again: Option<(S, Req::Kept)>,
+        // What later attempts are made from. Gone once there will be none.
+        again: Option<Req::Kept>,
         #[pin]
-        state: State<S::Future, Req::Attempt>,
+        state: State<S, S::Future, Req::Attempt>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F, A> {
+    enum State<S, F, A> {
         Attempting {
             #[pin]
             future: F,
@@ -57,6 +58,7 @@ pin_project! {
             next: Option<Next<A>>,
         },
         Readying {
+            service: S,
             next: Option<Next<A>>,
         },
     }
@@ -75,19 +77,19 @@ where
     Req: Replay,
 {
     pub(super) fn new(
-        shared: Arc<Shared<C>>,
+        parts: Arc<Parts<S, C>>,
         course: Course,
         attempt: Attempt,
-        again: Option<(S, Req::Kept)>,
+        again: Option<Req::Kept>,
         future: S::Future,
     ) -> Self {
-        Self { shared, course, attempt, again, state: State::Attempting { future, spent: None } }
+        Self { parts, course, attempt, again, state: State::Attempting { future, spent: None } }
     }
 }
 
 impl<S, Req, C> Future for ResponseFuture<S, Req, C>
 where
-    S: Service<Req::Attempt>,
+    S: Service<Req::Attempt> + Clone,
     S::Error: Into<BoxError>,
     Req: Replay,
     C: Classify<S::Response>,
@@ -110,8 +112,8 @@ where
                     {
                         spent.refund();
                     }
-                    let planned = this.shared.plan(this.course, &result).and_then(|plan| {
-                        let (_, kept) = this.again.as_mut().ok_or(Ended::AttemptsExhausted)?;
+                    let planned = this.parts.shared.plan(this.course, &result).and_then(|plan| {
+                        let kept = this.again.as_mut().ok_or(Ended::AttemptsExhausted)?;
                         // Before the response goes: if nothing is left to send, it is the answer.
                         let request = Req::again(kept, this.course.seen).ok_or(Ended::NotReplayable)?;
                         Ok((plan, request))
@@ -136,21 +138,20 @@ where
                     this.attempt.next();
                     let next = Some(Next { request, requeue, token });
                     if wait.is_zero() {
-                        State::Readying { next }
+                        State::Readying { service: this.parts.service(), next }
                     } else {
                         State::Waiting { sleep: sleep_until(start), next }
                     }
                 }
                 StateProj::Waiting { sleep, next } => {
                     ready!(sleep.poll(cx));
-                    State::Readying { next: next.take() }
+                    State::Readying { service: this.parts.service(), next: next.take() }
                 }
-                StateProj::Readying { next } => {
-                    let (inner, _) = this.again.as_mut().expect("kept until the last attempt is sent");
+                StateProj::Readying { service, next } => {
                     // Time has passed since this poll began: in the attempt before, or asleep.
                     context::refresh_clock();
                     let _attempt = context::enter_attempt(this.attempt);
-                    if let Err(error) = ready!(inner.poll_ready(cx)) {
+                    if let Err(error) = ready!(service.poll_ready(cx)) {
                         // Never sent: its token goes back.
                         *next = None;
                         *this.again = None;
@@ -158,9 +159,9 @@ where
                     }
                     let Next { request, requeue, token } = next.take().expect("left as soon as it is sent");
                     let spent = Some(token.sent());
-                    this.shared.count_retry(requeue);
+                    this.parts.shared.count_retry(requeue);
                     this.course.attempts += 1;
-                    let future = inner.call(request);
+                    let future = service.call(request);
                     if this.course.attempts >= this.course.max_attempts {
                         // The last one: nothing needs to be kept beside it.
                         *this.again = None;

@@ -112,7 +112,7 @@ impl<C> RetryLayer<C> {
     }
 }
 
-impl<S, C: Send + Sync + 'static> Layer<S> for RetryLayer<C> {
+impl<S: Clone, C: Send + Sync + 'static> Layer<S> for RetryLayer<C> {
     type Service = Retry<S, C>;
 
     fn layer(&self, inner: S) -> Retry<S, C> {
@@ -243,7 +243,7 @@ impl<C: Send + Sync> Observe for Shared<C> {
             attempts: calls + self.retries.load(Relaxed),
             requeues: self.requeues.load(Relaxed),
             refused: self.refused.load(Relaxed),
-            budget: self.budget.balance(context::nanos(context::now())),
+            budget: self.budget.balance(context::now_nanos()),
         })]
     }
 }

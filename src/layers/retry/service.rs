@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
@@ -18,12 +18,26 @@ use crate::{
 /// The service of a [`RetryLayer`](super::RetryLayer).
 pub struct Retry<S, C = Standard> {
     inner: S,
-    shared: Arc<Shared<C>>,
+    parts: Arc<Parts<S, C>>,
 }
 
-impl<S, C> Retry<S, C> {
+/// What a call needs to make further attempts: one count to go up, where most calls make none.
+pub(super) struct Parts<S, C> {
+    pub(super) shared: Arc<Shared<C>>,
+    /// Later attempts are made by clones of this one. Locked, since a service need not be one that two threads may look at.
+    template: Mutex<S>,
+}
+
+impl<S: Clone, C> Parts<S, C> {
+    pub(super) fn service(&self) -> S {
+        self.template.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl<S: Clone, C> Retry<S, C> {
     pub(super) fn new(inner: S, shared: Arc<Shared<C>>) -> Self {
-        Self { inner, shared }
+        let template = Mutex::new(inner.clone());
+        Self { inner, parts: Arc::new(Parts { shared, template }) }
     }
 }
 
@@ -44,7 +58,8 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let _clock = context::enter_clock();
-        let max_attempts = self.shared.begin();
+        let shared = &self.parts.shared;
+        let max_attempts = shared.begin();
         let course = Course {
             max_attempts,
             attempts: 1,
@@ -54,29 +69,29 @@ where
             probe: context::is_probe(),
         };
         let (first, again) = if max_attempts > 1 {
-            let (first, kept) = request.split(self.shared.replay_limit());
-            // A later attempt drives the readiness of this clone; the first is the instance that is ready now.
-            (first, Some((self.inner.clone(), kept)))
+            let (first, kept) = request.split(shared.replay_limit());
+            (first, Some(kept))
         } else {
             (request.once(), None)
         };
         let mut attempt = Attempt::first();
         let future = {
             let _attempt = context::enter_attempt(&mut attempt);
+            // The instance that is ready now; later attempts drive the readiness of one of their own.
             self.inner.call(first)
         };
-        ResponseFuture::new(Arc::clone(&self.shared), course, attempt, again, future)
+        ResponseFuture::new(Arc::clone(&self.parts), course, attempt, again, future)
     }
 }
 
 impl<S: Clone, C> Clone for Retry<S, C> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared) }
+        Self { inner: self.inner.clone(), parts: Arc::clone(&self.parts) }
     }
 }
 
 impl<S: fmt::Debug, C> fmt::Debug for Retry<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Retry").field("inner", &self.inner).field("shared", &self.shared).finish()
+        f.debug_struct("Retry").field("inner", &self.inner).field("shared", &self.parts.shared).finish()
     }
 }

@@ -89,7 +89,7 @@ where
 
     fn new_service(&self, endpoint: &EndpointHandle) -> Self::Service {
         let inner = self.inner.new_service(endpoint);
-        AttemptTrace { inner, endpoint: endpoint.clone(), layer: self.layer.clone() }
+        AttemptTrace { inner, parts: Arc::new(Parts { endpoint: endpoint.clone(), layer: self.layer.clone() }) }
     }
 }
 
@@ -97,13 +97,18 @@ where
 #[derive(Debug)]
 pub struct AttemptTrace<S, C = Standard> {
     inner: S,
+    parts: Arc<Parts<C>>,
+}
+
+#[derive(Debug)]
+struct Parts<C> {
     endpoint: EndpointHandle,
     layer: AttemptTraceLayer<C>,
 }
 
 impl<S: Clone, C> Clone for AttemptTrace<S, C> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), endpoint: self.endpoint.clone(), layer: self.layer.clone() }
+        Self { inner: self.inner.clone(), parts: Arc::clone(&self.parts) }
     }
 }
 
@@ -123,16 +128,17 @@ where
     }
 
     fn call(&mut self, mut request: Req) -> Self::Future {
-        let span = tracing::debug_span!(target: "hopvine::attempt", "attempt", service = &**self.endpoint.service(),
+        let Parts { endpoint, layer } = &*self.parts;
+        let span = tracing::debug_span!(target: "hopvine::attempt", "attempt", service = &**endpoint.service(),
             endpoint = tracing::field::Empty, attempt = context::attempt().number(), span_id = tracing::field::Empty,
             outcome = tracing::field::Empty);
         let mut trace = Some(context::with_trace(|trace| trace.map_or_else(TraceContext::root, TraceContext::child)));
         if let (false, Some(trace)) = (span.is_disabled(), &trace) {
-            span.record("endpoint", self.endpoint.endpoint().id().as_str());
+            span.record("endpoint", endpoint.endpoint().id().as_str());
             span.record("span_id", tracing::field::display(trace.span_id()));
         }
         if let (Some(headers), Some(trace)) = (request.headers_mut(), &trace) {
-            if let Some(propagation) = self.layer.propagation {
+            if let Some(propagation) = layer.propagation {
                 propagation.inject(trace, headers);
             } else {
                 trace::remove(headers);
@@ -144,7 +150,8 @@ where
             let _span = span.enter();
             self.inner.call(request)
         };
-        AttemptFuture { call, trace, span, classify: Arc::clone(&self.layer.classify) }
+        let classify = (!span.is_disabled()).then(|| Arc::clone(&layer.classify));
+        AttemptFuture { call, trace, span, classify }
     }
 }
 
@@ -155,7 +162,8 @@ pin_project! {
         call: F,
         trace: Option<TraceContext>,
         span: Span,
-        classify: Arc<C>,
+        // Nobody asks without a span.
+        classify: Option<Arc<C>>,
     }
 }
 
@@ -172,8 +180,8 @@ where
         let _span = this.span.enter();
         let _trace = context::enter_trace(this.trace);
         let result = ready!(this.call.poll(cx)).map_err(Error::from_any);
-        if !this.span.is_disabled() {
-            this.span.record("outcome", this.classify.classify(result.as_ref()).name());
+        if let Some(classify) = this.classify {
+            this.span.record("outcome", classify.classify(result.as_ref()).name());
         }
         Poll::Ready(result)
     }

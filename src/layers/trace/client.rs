@@ -7,10 +7,10 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -28,8 +28,13 @@ use crate::{
 /// A span and statistics of each call. See the [module](super).
 #[derive(Debug)]
 pub struct ClientTraceLayer<C = Standard> {
+    shared: Arc<Shared<C>>,
+}
+
+#[derive(Debug)]
+struct Shared<C> {
     command: Arc<Command>,
-    classify: Arc<C>,
+    classify: C,
 }
 
 #[derive(Debug)]
@@ -49,20 +54,20 @@ impl ClientTraceLayer {
             counts: Counts::default(),
             latency: Latency::default(),
         };
-        Self { command: Arc::new(command), classify: Arc::new(Standard) }
+        Self { shared: Arc::new(Shared { command: Arc::new(command), classify: Standard }) }
     }
 }
 
 impl<C> ClientTraceLayer<C> {
     /// By a classification of your own.
     pub fn classify<D>(self, classify: D) -> ClientTraceLayer<D> {
-        ClientTraceLayer { command: self.command, classify: Arc::new(classify) }
+        ClientTraceLayer { shared: Arc::new(Shared { command: Arc::clone(&self.shared.command), classify }) }
     }
 
     /// Where the statistics can be read.
     #[must_use]
     pub fn monitor(self, monitor: &Monitor) -> Self {
-        monitor.register(&self.command.name, &self.command);
+        monitor.register(&self.shared.command.name, &self.shared.command);
         self
     }
 }
@@ -84,7 +89,7 @@ impl Observe for Command {
 
 impl<C> Clone for ClientTraceLayer<C> {
     fn clone(&self) -> Self {
-        Self { command: Arc::clone(&self.command), classify: Arc::clone(&self.classify) }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -126,7 +131,7 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let _clock = context::enter_clock();
-        let command = &self.layer.command;
+        let command = &self.layer.shared.command;
         let span = tracing::debug_span!(target: "hopvine::call", "call", command = &*command.name,
             operation = request.operation(), trace_id = tracing::field::Empty, outcome = tracing::field::Empty,
             attempts = tracing::field::Empty);
@@ -134,7 +139,7 @@ where
         if let (false, Some(trace)) = (span.is_disabled(), &trace) {
             span.record("trace_id", tracing::field::display(trace.trace_id()));
         }
-        let watch = Watch::start(Arc::clone(command));
+        let watch = Watch::start(Arc::clone(&self.layer.shared));
         let mut attempt = Attempt::first();
         let call = {
             let _trace = context::enter_trace(&mut trace);
@@ -142,7 +147,7 @@ where
             let _span = span.enter();
             self.inner.call(request)
         };
-        CallFuture { call, watch: Some(watch), trace, attempt, span, classify: Arc::clone(&self.layer.classify) }
+        CallFuture { call, watch: Some(watch), trace, attempt, span }
     }
 }
 
@@ -151,11 +156,10 @@ pin_project! {
     pub struct CallFuture<F, C> {
         #[pin]
         call: F,
-        watch: Option<Watch>,
+        watch: Option<Watch<C>>,
         trace: Option<TraceContext>,
         attempt: Attempt,
         span: Span,
-        classify: Arc<C>,
     }
 }
 
@@ -177,7 +181,7 @@ where
             ready!(this.call.poll(cx)).map_err(Error::from_any)
         };
         if let Some(mut watch) = this.watch.take() {
-            let outcome = this.classify.classify(result.as_ref());
+            let outcome = watch.shared.classify.classify(result.as_ref());
             if !this.span.is_disabled() {
                 this.span.record("outcome", outcome.name());
                 this.span.record("attempts", context::last_call().attempts);
@@ -189,30 +193,32 @@ where
 }
 
 /// A call under way; counted out, with its outcome, when dropped.
-struct Watch {
-    command: Arc<Command>,
-    since: Instant,
+struct Watch<C> {
+    shared: Arc<Shared<C>>,
+    /// In [`context::nanos`].
+    since: u64,
     outcome: Option<Outcome>,
 }
 
-impl Watch {
-    fn start(command: Arc<Command>) -> Self {
-        command.in_flight.fetch_add(1, Relaxed);
+impl<C> Watch<C> {
+    fn start(shared: Arc<Shared<C>>) -> Self {
+        shared.command.in_flight.fetch_add(1, Relaxed);
         // A call that nobody tries again has made no attempts that were counted.
         context::set_last_call(context::CallFacts::default());
-        Self { command, since: context::now(), outcome: None }
+        Self { shared, since: context::now_nanos(), outcome: None }
     }
 }
 
-impl Drop for Watch {
+impl<C> Drop for Watch<C> {
     fn drop(&mut self) {
         let dropped = match context::drop_cause() {
             DropCause::Cancelled => Outcome::Cancelled,
             DropCause::TimedOut => Outcome::TimedOut,
         };
-        self.command.in_flight.fetch_sub(1, Relaxed);
-        self.command.counts.record(self.outcome.unwrap_or(dropped));
-        self.command.latency.record(context::now().saturating_duration_since(self.since));
+        let command = &self.shared.command;
+        command.in_flight.fetch_sub(1, Relaxed);
+        command.counts.record(self.outcome.unwrap_or(dropped));
+        command.latency.record(Duration::from_nanos(context::now_nanos().saturating_sub(self.since)));
     }
 }
 
