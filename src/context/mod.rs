@@ -19,6 +19,7 @@ use std::{
     cell::{Cell, RefCell},
     mem,
     sync::OnceLock,
+    task::Waker,
     time::Duration,
 };
 
@@ -55,7 +56,18 @@ struct Ambient {
     probe: Cell<bool>,
     last: Cell<CallFacts>,
     attempt: Cell<Attempt>,
+    alarm: Cell<Option<Alarm>>,
 }
+
+/// A timer outside that will have its task polled at `first` for whoever asks it to, while it polls what is inside.
+#[derive(Clone, Copy)]
+struct Alarm {
+    task: TaskId,
+    first: Option<Instant>,
+}
+
+/// Which task a waker wakes, as far as that can be told.
+type TaskId = (usize, usize);
 
 /// The shared clock reading: closed outside our layers, open and perhaps read inside.
 #[derive(Clone, Copy)]
@@ -76,6 +88,7 @@ thread_local! {
             probe: Cell::new(false),
             last: Cell::new(CallFacts { attempts: 0, ended: Ended::Answered }),
             attempt: Cell::new(Attempt::NOBODYS),
+            alarm: Cell::new(None),
         }
     };
     static TRACE: RefCell<Option<TraceContext>> = const { RefCell::new(None) };
@@ -271,12 +284,51 @@ pub fn enter_attempt(attempt: &mut Attempt) -> Entered<impl FnOnce() + use<'_>> 
     restore(move |ambient| *attempt = ambient.attempt.replace(before))
 }
 
+/// Begins a new chain of calls: what the one outside has tried is not known inside.
+#[inline]
+pub fn leave_attempt() -> Entered<impl FnOnce()> {
+    let before = AMBIENT.with(|ambient| ambient.attempt.replace(Attempt::NOBODYS));
+    restore(move |ambient| ambient.attempt.set(before))
+}
+
 /// Enters a trace context, moved in and back, never copied.
 #[inline]
 pub fn enter_trace(trace: &mut Option<TraceContext>) -> Entered<impl FnOnce() + use<'_>> {
     TRACE.with_borrow_mut(|ambient| mem::swap(ambient, trace));
     // A future dropped while its thread ends has nothing left to restore.
     Entered(Some(move || _ = TRACE.try_with(|ambient| mem::swap(&mut *ambient.borrow_mut(), trace))))
+}
+
+/// Opens an alarm for what is polled inside by this waker.
+pub(crate) fn enter_alarm(waker: &Waker) -> Entered<impl FnOnce()> {
+    let alarm = Alarm { task: task_of(waker), first: None };
+    let before = AMBIENT.with(|ambient| ambient.alarm.replace(Some(alarm)));
+    restore(move |ambient| ambient.alarm.set(before))
+}
+
+/// The earliest moment the open alarm was asked for.
+pub(crate) fn alarm() -> Option<Instant> {
+    AMBIENT.with(|ambient| ambient.alarm.get()?.first)
+}
+
+/// Whether there is an alarm outside that wakes the same task. A set of futures inside one task has wakers of its own, and polls
+/// only those that were woken.
+pub(crate) fn has_alarm(waker: &Waker) -> bool {
+    AMBIENT.with(|ambient| ambient.alarm.get().is_some_and(|alarm| alarm.task == task_of(waker)))
+}
+
+/// Asks the open alarm for a poll at `at`.
+pub(crate) fn wake_at(at: Instant) {
+    AMBIENT.with(|ambient| {
+        if let Some(alarm) = ambient.alarm.get() {
+            let first = Some(alarm.first.map_or(at, |first| first.min(at)));
+            ambient.alarm.set(Some(Alarm { first, ..alarm }));
+        }
+    });
+}
+
+fn task_of(waker: &Waker) -> TaskId {
+    (waker.data() as usize, std::ptr::from_ref(waker.vtable()) as usize)
 }
 
 /// A guard: what was entered is in force until it is dropped.

@@ -77,7 +77,7 @@ fn ids(trace: &str, span: &str) -> Option<TraceContext> {
         return None;
     }
     let trace_id = hex(trace).filter(|&value| value != 0)?;
-    let mut context = TraceContext::new(TraceId(trace_id), id(span)?);
+    let mut context = TraceContext::new(TraceId::new(trace_id), id(span)?);
     context.short = trace.len() <= 16;
     Some(context)
 }
@@ -91,7 +91,7 @@ fn id(text: &str) -> Option<SpanId> {
 
 /// The trace id as it came: 16 or 32 digits.
 fn trace_digits<'a>(trace: &TraceContext, text: &'a mut [u8; 32]) -> &'a [u8] {
-    write_hex(trace.trace_id.0, text);
+    write_hex(trace.trace_id.get(), text);
     if trace.short { &text[16..] } else { text }
 }
 
@@ -210,7 +210,7 @@ mod tests {
         fn what_is_written_is_read(trace in 1u128.., span in 1u64.., parent in prop::option::of(1u64..), which in 0..4, short in any::<bool>()) {
             let sampling = [Sampling::Deferred, Sampling::Denied, Sampling::Accepted, Sampling::Debug][which as usize];
             let trace = if short { trace & u128::from(u64::MAX) | 1 } else { trace };
-            let mut context = TraceContext::new(TraceId(trace), SpanId::new(span).unwrap()).with_sampling(sampling);
+            let mut context = TraceContext::new(TraceId::new(trace), SpanId::new(span).unwrap()).with_sampling(sampling);
             context.short = short;
             context.parent_id = parent.and_then(SpanId::new);
             let mut headers = HeaderMap::new();

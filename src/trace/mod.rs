@@ -20,12 +20,13 @@ pub struct TraceContext {
     short: bool,
     /// Only a decision came, without ids: the first span below it is the root.
     decision_only: bool,
-    state: Option<Arc<str>>,
+    /// Behind a thin pointer, since few have one and all are moved about.
+    state: Option<Arc<Box<str>>>,
 }
 
 /// The id of a trace, 128 bits; 32 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TraceId(u128);
+pub struct TraceId([u64; 2]);
 
 /// The id of a span, 64 bits; 16 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,7 +50,7 @@ impl TraceContext {
     /// The first span of a new trace, with random ids, recorded: W3C headers cannot leave that open, and Spring takes what is not
     /// sampled as denied. `fastrand::seed` makes the ids repeatable on a thread.
     pub fn root() -> Self {
-        Self { sampling: Sampling::Accepted, ..Self::new(TraceId(fastrand::u128(..).max(1)), SpanId::random()) }
+        Self { sampling: Sampling::Accepted, ..Self::new(TraceId::random(), SpanId::random()) }
     }
 
     fn new(trace_id: TraceId, span_id: SpanId) -> Self {
@@ -106,7 +107,7 @@ impl TraceContext {
 
     /// W3C's `tracestate`, members of all vendors, as it came.
     pub fn state(&self) -> Option<&str> {
-        self.state.as_deref()
+        self.state.as_deref().map(|state| &**state)
     }
 
     fn is_sampled(&self) -> bool {
@@ -237,6 +238,22 @@ fn hex(text: &str) -> Option<u128> {
     (!text.is_empty() && text.bytes().all(lower)).then(|| u128::from_str_radix(text, 16).ok()).flatten()
 }
 
+impl TraceId {
+    /// As halves: a `u128` would be aligned to 16 bytes.
+    fn new(id: u128) -> Self {
+        Self([(id >> 64) as u64, id as u64])
+    }
+
+    fn random() -> Self {
+        // Never 0, which is no id.
+        Self([fastrand::u64(..), fastrand::u64(..).max(1)])
+    }
+
+    fn get(self) -> u128 {
+        u128::from(self.0[0]) << 64 | u128::from(self.0[1])
+    }
+}
+
 impl SpanId {
     fn new(id: u64) -> Option<Self> {
         NonZeroU64::new(id).map(Self)
@@ -258,7 +275,7 @@ fn write_hex(mut value: u128, text: &mut [u8]) {
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write!(f, "{:032x}", self.get())
     }
 }
 

@@ -37,14 +37,14 @@ fn parse(text: &str) -> Option<TraceContext> {
     if trace_id == 0 {
         return None;
     }
-    let mut trace = TraceContext::new(TraceId(trace_id), SpanId::new(span_id as u64)?);
+    let mut trace = TraceContext::new(TraceId::new(trace_id), SpanId::new(span_id as u64)?);
     trace.sampling = if flags & SAMPLED == 0 { Sampling::Denied } else { Sampling::Accepted };
     trace.random = flags & RANDOM != 0;
     Some(trace)
 }
 
 /// All `tracestate` headers as one list, or nothing if it is malformed.
-fn state(headers: &HeaderMap) -> Option<Arc<str>> {
+fn state(headers: &HeaderMap) -> Option<Arc<Box<str>>> {
     let mut whole = String::new();
     let mut members = 0;
     for value in headers.get_all(TRACESTATE) {
@@ -61,7 +61,7 @@ fn state(headers: &HeaderMap) -> Option<Arc<str>> {
             whole.push_str(member);
         }
     }
-    (!whole.is_empty()).then(|| whole.into())
+    (!whole.is_empty()).then(|| Arc::new(whole.into()))
 }
 
 fn is_member(member: &str) -> bool {
@@ -78,7 +78,7 @@ fn is_member(member: &str) -> bool {
 
 pub(super) fn inject(trace: &TraceContext, headers: &mut HeaderMap) {
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    write_hex(trace.trace_id.0, &mut text[3..35]);
+    write_hex(trace.trace_id.get(), &mut text[3..35]);
     write_hex(u128::from(trace.span_id.0.get()), &mut text[36..52]);
     // Java's Brave takes `00` and `01` only: the random flag goes on where it came in, and is never set by us.
     let flags = (u8::from(trace.is_sampled()) * SAMPLED) | (u8::from(trace.random) * RANDOM);
@@ -156,7 +156,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(trace in 1u128.., span in 1u64.., sampled in any::<bool>(), random in any::<bool>()) {
-            let mut context = TraceContext::new(TraceId(trace), SpanId::new(span).unwrap());
+            let mut context = TraceContext::new(TraceId::new(trace), SpanId::new(span).unwrap());
             context.sampling = if sampled { Sampling::Accepted } else { Sampling::Denied };
             context.random = random;
             let mut headers = HeaderMap::new();

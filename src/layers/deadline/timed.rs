@@ -14,7 +14,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::{
     task::coop,
-    time::{Instant, Sleep},
+    time::{Instant, Sleep, sleep_until},
 };
 
 use crate::{
@@ -84,8 +84,8 @@ pin_project! {
     pub(crate) struct Timed<F> {
         #[pin]
         inner: Option<F>,
-        #[pin]
-        timer: Option<Sleep>,
+        // Boxed: futures are moved outwards through each layer, and mostly it is never made.
+        timer: Option<Pin<Box<Sleep>>>,
         at: Option<Instant>,
     }
 }
@@ -114,32 +114,60 @@ impl<F> Timed<F> {
         self.at
     }
 
-    /// Polls the inner future by `poll`, then the timer. When that fires, the inner future is dropped here and now, and
+    /// Polls the inner future by `poll`, then looks at the time. When that is up, the inner future is dropped here and now, and
     /// the guards in it see [`DropCause::TimedOut`].
+    ///
+    /// One timer serves all that are nested in one task: the outermost arms it for the earliest. Those inside need not trust that
+    /// they are still there when it fires, only that whoever polls them goes on to do so; one that is carried off is
+    /// polled elsewhere, finds no alarm outside, and arms a timer of its own.
     pub(crate) fn poll_by<T>(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        poll: impl FnOnce(Pin<&mut F>, &mut Context<'_>) -> Poll<T>,
+        mut poll: impl FnMut(Pin<&mut F>, &mut Context<'_>) -> Poll<T>,
     ) -> Poll<Result<T, Late>> {
         let mut this = self.project();
-        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
-            return Poll::Ready(Err(Late::Before));
-        };
-        if let Poll::Ready(output) = poll(inner, cx) {
-            return Poll::Ready(Ok(output));
+        loop {
+            let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+                return Poll::Ready(Err(Late::Before));
+            };
+            let Some(at) = *this.at else { return poll(inner, cx).map(Ok) };
+            let first = if context::has_alarm(cx.waker()) {
+                if let Poll::Ready(output) = poll(inner, cx) {
+                    return Poll::Ready(Ok(output));
+                }
+                context::wake_at(at);
+                None
+            } else {
+                let _alarm = context::enter_alarm(cx.waker());
+                if let Poll::Ready(output) = poll(inner, cx) {
+                    return Poll::Ready(Ok(output));
+                }
+                Some(context::alarm().map_or(at, |first| first.min(at)))
+            };
+            if let Some(first) = first {
+                match this.timer {
+                    Some(timer) if timer.deadline() != first => timer.as_mut().reset(first),
+                    Some(_) => {}
+                    None => *this.timer = Some(Box::pin(sleep_until(first))),
+                }
+                let timer = this.timer.as_mut().expect("made above");
+                // An inner future that uses up the task's budget at each poll must not hold up the timer.
+                if pin!(coop::unconstrained(timer.as_mut())).poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                // It was not yet time when this poll began.
+                context::refresh_clock();
+            }
+            if context::now() >= at {
+                let _cause = context::enter_drop_cause(DropCause::TimedOut);
+                this.inner.set(None);
+                return Poll::Ready(Err(Late::Now));
+            }
+            if first.is_none() {
+                return Poll::Pending;
+            }
+            // Somebody inside asked for this moment: it is for them to say what it means.
         }
-        let Some(at) = *this.at else { return Poll::Pending };
-        if this.timer.is_none() {
-            this.timer.set(Some(tokio::time::sleep_until(at)));
-        }
-        let timer = this.timer.as_pin_mut().expect("made above");
-        // An inner future that uses up the task's budget at each poll must not hold up the timer.
-        if pin!(coop::unconstrained(timer)).poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        let _cause = context::enter_drop_cause(DropCause::TimedOut);
-        this.inner.set(None);
-        Poll::Ready(Err(Late::Now))
     }
 }
 

@@ -13,7 +13,7 @@ use tower::BoxError;
 use super::{Answer, Why, layer::Shared};
 use crate::{
     Classify, Error,
-    context::{self, Attempt, CallFacts},
+    context::{self, CallFacts},
 };
 
 pin_project! {
@@ -47,7 +47,6 @@ pin_project! {
             // What the caller gets if there is no answer either.
             original: Option<Result<Res, Error>>,
             facts: CallFacts,
-            attempt: Attempt,
         },
     }
 }
@@ -83,11 +82,10 @@ where
                     let Some(why) = this.shared.why(&result, facts) else {
                         return Poll::Ready(result);
                     };
-                    let mut attempt = Attempt::first();
                     let answer = {
                         let _clock = context::leave_clock();
                         let _deadline = context::replace_deadline(*this.deadline);
-                        let _attempt = context::enter_attempt(&mut attempt);
+                        let _attempt = context::leave_attempt();
                         kept.and_then(|kept| this.shared.answer.answer(kept, why))
                     };
                     let Some(answer) = answer else {
@@ -96,13 +94,13 @@ where
                         context::set_last_call(facts);
                         return Poll::Ready(result);
                     };
-                    State::Answering { answer, original: Some(result), facts, attempt }
+                    State::Answering { answer, original: Some(result), facts }
                 }
-                StateProj::Answering { answer, original, facts, attempt } => {
+                StateProj::Answering { answer, original, facts } => {
                     let answered = {
                         let _clock = context::leave_clock();
                         let _deadline = context::replace_deadline(*this.deadline);
-                        let _attempt = context::enter_attempt(attempt);
+                        let _attempt = context::leave_attempt();
                         ready!(answer.poll(cx))
                     };
                     context::set_last_call(*facts);

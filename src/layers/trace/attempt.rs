@@ -12,6 +12,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use tracing::Span;
 
+use super::wanted;
 use crate::{
     Classify, EndpointHandle, Error, NewService, context,
     outcome::Standard,
@@ -133,7 +134,8 @@ where
             endpoint = tracing::field::Empty, attempt = context::attempt().number(), span_id = tracing::field::Empty,
             outcome = tracing::field::Empty);
         let mut trace = Some(context::with_trace(|trace| trace.map_or_else(TraceContext::root, TraceContext::child)));
-        if let (false, Some(trace)) = (span.is_disabled(), &trace) {
+        let span = wanted(span);
+        if let (Some(span), Some(trace)) = (&span, &trace) {
             span.record("endpoint", endpoint.endpoint().id().as_str());
             span.record("span_id", tracing::field::display(trace.span_id()));
         }
@@ -147,11 +149,11 @@ where
         }
         let call = {
             let _trace = context::enter_trace(&mut trace);
-            let _span = span.enter();
+            let _span = span.as_ref().map(|span| span.enter());
             self.inner.call(request)
         };
-        let classify = (!span.is_disabled()).then(|| Arc::clone(&layer.classify));
-        AttemptFuture { call, trace, span, classify }
+        let recorded = span.map(|span| (span, Arc::clone(&layer.classify)));
+        AttemptFuture { call, trace, recorded }
     }
 }
 
@@ -161,9 +163,7 @@ pin_project! {
         #[pin]
         call: F,
         trace: Option<TraceContext>,
-        span: Span,
-        // Nobody asks without a span.
-        classify: Option<Arc<C>>,
+        recorded: Option<(Box<Span>, Arc<C>)>,
     }
 }
 
@@ -177,11 +177,11 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let _span = this.span.enter();
+        let _span = this.recorded.as_ref().map(|(span, _)| span.enter());
         let _trace = context::enter_trace(this.trace);
         let result = ready!(this.call.poll(cx)).map_err(Error::from_any);
-        if let Some(classify) = this.classify {
-            this.span.record("outcome", classify.classify(result.as_ref()).name());
+        if let Some((span, classify)) = &*this.recorded {
+            span.record("outcome", classify.classify(result.as_ref()).name());
         }
         Poll::Ready(result)
     }

@@ -16,9 +16,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 use tracing::Span;
 
+use super::wanted;
 use crate::{
     Classify, Error, Monitor, Outcome,
-    context::{self, Attempt, DropCause},
+    context::{self, DropCause},
     monitor::{CommandView, Counts, Kind, Latency, Observation, Observe},
     outcome::Standard,
     request::Carrier,
@@ -136,18 +137,18 @@ where
             operation = request.operation(), trace_id = tracing::field::Empty, outcome = tracing::field::Empty,
             attempts = tracing::field::Empty);
         let mut trace = Some(context::with_trace(|trace| trace.map_or_else(TraceContext::root, TraceContext::child)));
-        if let (false, Some(trace)) = (span.is_disabled(), &trace) {
+        let span = wanted(span);
+        if let (Some(span), Some(trace)) = (&span, &trace) {
             span.record("trace_id", tracing::field::display(trace.trace_id()));
         }
         let watch = Watch::start(Arc::clone(&self.layer.shared));
-        let mut attempt = Attempt::first();
         let call = {
             let _trace = context::enter_trace(&mut trace);
-            let _attempt = context::enter_attempt(&mut attempt);
-            let _span = span.enter();
+            let _attempt = context::leave_attempt();
+            let _span = span.as_ref().map(|span| span.enter());
             self.inner.call(request)
         };
-        CallFuture { call, watch: Some(watch), trace, attempt, span }
+        CallFuture { call, watch: Some(watch), trace, span }
     }
 }
 
@@ -158,8 +159,7 @@ pin_project! {
         call: F,
         watch: Option<Watch<C>>,
         trace: Option<TraceContext>,
-        attempt: Attempt,
-        span: Span,
+        span: Option<Box<Span>>,
     }
 }
 
@@ -174,17 +174,17 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let _clock = context::enter_clock();
         let this = self.project();
-        let _span = this.span.enter();
+        let _span = this.span.as_ref().map(|span| span.enter());
         let result = {
             let _trace = context::enter_trace(this.trace);
-            let _attempt = context::enter_attempt(this.attempt);
+            let _attempt = context::leave_attempt();
             ready!(this.call.poll(cx)).map_err(Error::from_any)
         };
         if let Some(mut watch) = this.watch.take() {
             let outcome = watch.shared.classify.classify(result.as_ref());
-            if !this.span.is_disabled() {
-                this.span.record("outcome", outcome.name());
-                this.span.record("attempts", context::last_call().attempts);
+            if let Some(span) = &*this.span {
+                span.record("outcome", outcome.name());
+                span.record("attempts", context::last_call().attempts);
             }
             watch.outcome = Some(outcome);
         }

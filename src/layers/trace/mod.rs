@@ -31,6 +31,13 @@ mod attempt;
 mod client;
 mod server;
 
+use tracing::Span;
+
 pub use attempt::{AttemptFuture, AttemptTrace, AttemptTraceLayer, NewAttemptTrace};
 pub use client::{CallFuture, ClientTrace, ClientTraceLayer};
 pub use server::{ServerFuture, ServerTrace, ServerTraceLayer};
+
+/// The span, if somebody wants it. In a box: what few calls have must not make the futures of all of them larger.
+fn wanted(span: Span) -> Option<Box<Span>> {
+    (!span.is_disabled()).then(|| Box::new(span))
+}

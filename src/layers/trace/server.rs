@@ -10,8 +10,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 use tracing::Span;
 
+use super::wanted;
 use crate::{
-    context::{self, Attempt},
+    context,
     request::Carrier,
     trace::{self, Propagation, TraceContext},
 };
@@ -95,19 +96,20 @@ where
         let trace = self.layer.trace(&mut request);
         let span = tracing::debug_span!(target: "hopvine::server", "request", operation = request.operation(),
             trace_id = tracing::field::Empty, span_id = tracing::field::Empty);
-        if !span.is_disabled() {
+        let span = wanted(span);
+        if let Some(span) = &span {
             span.record("trace_id", tracing::field::display(trace.trace_id()));
             span.record("span_id", tracing::field::display(trace.span_id()));
         }
-        let (mut trace, mut attempt) = (Some(trace), Attempt::first());
+        let mut trace = Some(trace);
         let call = {
             let _clock = context::leave_clock();
             let _trace = context::enter_trace(&mut trace);
-            let _attempt = context::enter_attempt(&mut attempt);
-            let _span = span.enter();
+            let _attempt = context::leave_attempt();
+            let _span = span.as_ref().map(|span| span.enter());
             self.inner.call(request)
         };
-        ServerFuture { call, trace, attempt, span }
+        ServerFuture { call, trace, span }
     }
 }
 
@@ -117,8 +119,7 @@ pin_project! {
         #[pin]
         call: F,
         trace: Option<TraceContext>,
-        attempt: Attempt,
-        span: Span,
+        span: Option<Box<Span>>,
     }
 }
 
@@ -129,8 +130,8 @@ impl<F: Future> Future for ServerFuture<F> {
         let this = self.project();
         let _clock = context::leave_clock();
         let _trace = context::enter_trace(this.trace);
-        let _attempt = context::enter_attempt(this.attempt);
-        let _span = this.span.enter();
+        let _attempt = context::leave_attempt();
+        let _span = this.span.as_ref().map(|span| span.enter());
         this.call.poll(cx)
     }
 }

@@ -77,8 +77,10 @@ impl Pick {
             0 => return None,
             1 => return (self.rank(&endpoints[0]) < Rank::Unusable).then_some(0),
             count => {
-                let first = fastrand::usize(..count);
-                let second = fastrand::usize(..count - 1);
+                // Both of one draw, a half each: with fewer than millions of endpoints none is preferred by a part in a thousand.
+                let draw = fastrand::u64(..);
+                let below = |half: u64, bound: usize| ((half * bound as u64) >> 32) as usize;
+                let (first, second) = (below(draw >> 32, count), below(draw & 0xffff_ffff, count - 1));
                 // Skipping the first makes the pair distinct without drawing again.
                 (first, second + usize::from(second >= first))
             }
