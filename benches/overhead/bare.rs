@@ -14,7 +14,7 @@ use hopvine::{
     outcome::Classified,
     request::{Carrier, Idempotent, Replay},
 };
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{HeaderName, HeaderValue, Request, Response, Uri, header};
 use http_body_util::Full;
 use tower::Service;
 
@@ -70,8 +70,9 @@ pub(crate) fn get() -> Request<Full<Bytes>> {
     headers.insert(header::ACCEPT_LANGUAGE, HeaderValue::from_static("en"));
     headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer 0123456789abcdef"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static("shop/1.0"));
-    headers.insert("x-request-id", HeaderValue::from_static("0af7651916cd43dd8448eb211c80319c"));
-    headers.insert("x-tenant", HeaderValue::from_static("north"));
+    headers
+        .insert(HeaderName::from_static("x-request-id"), HeaderValue::from_static("0af7651916cd43dd8448eb211c80319c"));
+    headers.insert(HeaderName::from_static("x-tenant"), HeaderValue::from_static("north"));
     request
 }
 

@@ -9,7 +9,7 @@ use hopvine::{
     Directory, Endpoint, EndpointHandle, NewService as _,
     connect::http::{HttpClient, Version},
     endpoint::Group,
-    stacks::{self, Hop},
+    stacks::{Hop, server_to_server},
 };
 use http::{Response, Uri};
 use http_body::Body;
@@ -33,6 +33,7 @@ use crate::{
     bare::get,
     layers::Http,
     measure::{Case, Run, cpu, runtime},
+    stacks,
 };
 
 /// Requests at once.
@@ -46,6 +47,7 @@ pub(crate) fn cases(cases: &mut Vec<Case>) {
         push(Case::new(format!("{name}/legacy"), move || legacy(version)));
         push(Case::new(format!("{name}/client"), move || client(version)));
         push(Case::new(format!("{name}/stack"), move || stack(version)));
+        push(Case::new(format!("{name}/stack-full"), move || stack_full(version)));
     }
 }
 
@@ -185,12 +187,23 @@ fn client(version: Version) -> Run {
     each_by(runtime, service, get)
 }
 
+/// The one instance of the service.
+fn catalog(address: SocketAddr) -> Directory {
+    let endpoint: Endpoint = format!("http://{address}").parse().expect("an endpoint");
+    Directory::fixed([("catalog", [endpoint])])
+}
+
 fn stack(version: Version) -> Run {
     let (runtime, address) = (runtime(), server());
-    let endpoint: Endpoint = format!("http://{address}").parse().expect("an endpoint");
-    let directory = Directory::fixed([("catalog", [endpoint])]);
+    let stack = stacks::stack(catalog(address).service("catalog"), http_client(version));
+    each_by(runtime, stack, get)
+}
+
+fn stack_full(version: Version) -> Run {
+    let (runtime, address) = (runtime(), server());
+    let directory = catalog(address);
     let hop = Hop::new("catalog.item", directory.service("catalog"));
-    let stack = stacks::server_to_server(hop).expect("valid").service(http_client(version));
+    let stack = server_to_server(hop).expect("valid").service(http_client(version));
     each_by(runtime, stack, get)
 }
 

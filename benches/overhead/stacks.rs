@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hopvine::{
-    BoxStack, Directory, Error, ServiceHandle, Stack,
+    BoxStack, Directory, EndpointHandle, Error, NewService, ServiceHandle, Stack,
     connect::per_endpoint,
     layers::{
         attempt_timeout::AttemptTimeoutLayer,
@@ -48,8 +48,8 @@ macro_rules! full {
 
 pub(crate) fn cases(cases: &mut Vec<Case>) {
     const PEERS: &str = "peers/stack";
-    add(cases, "hopvine/stack", Some(PEERS), |bare| stack(bare, 10));
-    more(cases, "hopvine/stack", |bare| stack(bare, 10), |bare| stack(bare, 10));
+    add(cases, "hopvine/stack", Some(PEERS), |bare| stack(catalog(10), bare));
+    more(cases, "hopvine/stack", |bare| stack(catalog(10), bare), |bare| stack(catalog(10), bare));
     add_each(cases, "hopvine/stack-full", Some(PEERS), full_for_plain, full_for_http);
     more(cases, "hopvine/stack-full", full_for_plain, full_for_http);
     add_each(cases, PEERS, None, peers::stack::<Plain, Reply>, peers::stack::<Http, Response<()>>);
@@ -89,19 +89,23 @@ pub(crate) fn catalog(count: u16) -> ServiceHandle {
     Directory::fixed([("catalog", endpoints)]).service("catalog")
 }
 
+/// Of the service of an endpoint.
+pub(crate) type Ours<S> = CircuitBreaker<Bulkhead<Deadline<Retry<Discover<Balance<S, P2cPeakEwma>>>>>>;
+
 /// What the peers have, too.
-fn stack(bare: Bare, count: u16) -> Ours {
+pub(crate) fn stack<N>(service: ServiceHandle, connector: N) -> Ours<N::Service>
+where
+    N: NewService<EndpointHandle, Service: Clone + Send + Sync + 'static> + Clone + Send + Sync + 'static,
+{
     ServiceBuilder::new()
         .layer(CircuitBreakerLayer::new("catalog", CircuitBreakerPolicy::default()).expect("valid"))
         .layer(BulkheadLayer::new(BulkheadPolicy::default()).expect("valid"))
         .layer(DeadlineLayer::new(Duration::from_secs(1)))
         .layer(RetryLayer::new(RetryPolicy::default()).expect("valid"))
-        .layer(DiscoverLayer::new(catalog(count)))
+        .layer(DiscoverLayer::new(service))
         .layer(BalanceLayer::new(P2cPeakEwma::default()))
-        .service(bare)
+        .service(connector)
 }
-
-type Ours = CircuitBreaker<Bulkhead<Deadline<Retry<Discover<Balance<Bare, P2cPeakEwma>>>>>>;
 
 fn full_for_plain(bare: Bare) -> impl Stack<Plain, Response = Reply> {
     full!(bare, |_: Why| async { Ok::<_, Error>(Reply(0)) })

@@ -141,7 +141,7 @@ impl Known {
             match known.next_if(|(_, known)| **known == endpoint) {
                 Some(same) => taken.push(same),
                 None if admits(&endpoint, told.contains(endpoint.id())) => {
-                    taken.push((endpoint.id().clone(), Arc::new(endpoint)))
+                    taken.push((endpoint.id().clone(), Arc::new(endpoint)));
                 }
                 None => _ = self.refused.insert(endpoint.id().clone()),
             }

@@ -15,9 +15,10 @@ use tower_service::Service;
 
 use super::{
     ClientBody, EgressProxy, HttpPolicy, Version,
+    body::Lease,
     pool::Pool,
     request,
-    send::{not_connected, upstream},
+    send::{Sender, not_connected, upstream},
 };
 use crate::{Endpoint, EndpointHandle, Error, NewService, Policy as _, PolicyError, endpoint::Scheme};
 
@@ -204,11 +205,49 @@ where
         pool
     }
 
+    /// A connection that can take a request at once, if there is one.
+    fn ready_now(&self) -> Option<(Arc<Pool<B>>, Lease, Sender<B>)> {
+        let pool = self.pool(&Handle::try_current().ok()?);
+        let lease = pool.try_acquire()?;
+        let sender = pool.sender(&lease)?;
+        if sender.is_ready() {
+            return Some((pool, lease, sender));
+        }
+        pool.put_back(&lease, sender);
+        None
+    }
+
+    /// Sends on it. Most calls end here, with a future a quarter the size of [`send`](Self::send)'s.
+    fn send_now(
+        self: &Arc<Self>,
+        mut request: Request<B>,
+        (pool, mut lease, mut sender): (Arc<Pool<B>>, Lease, Sender<B>),
+    ) -> BoxedResponse {
+        if let Err(error) = self.prepare(&mut request, sender.is_http2()) {
+            pool.put_back(&lease, sender);
+            return Box::pin(std::future::ready(Err(error)));
+        }
+        lease.reusable = false;
+        let response = sender.send(request);
+        pool.put_back(&lease, sender);
+        let this = Arc::clone(self);
+        Box::pin(async move {
+            match response.await {
+                Ok(response) => Ok(response.map(|body| ClientBody::incoming(body, lease))),
+                Err(mut error) => match error.take_message() {
+                    // It was never written: the connection had ended before.
+                    Some(back) => {
+                        drop(lease);
+                        Box::pin(this.send(back)).await
+                    }
+                    None => Err(upstream(error.into_error())),
+                },
+            }
+        })
+    }
+
     async fn send(self: Arc<Self>, mut request: Request<B>) -> Result<Response<ClientBody>, Error> {
         let pool = self.pool(&Handle::try_current().map_err(not_connected)?);
-        let endpoint = self.endpoint.endpoint();
-        let authority = request::authority(&request, &endpoint)?;
-        let absolute = self.settings.proxy.is_some() && EgressProxy::is_asked_itself(endpoint.scheme());
         for last in [false, false, true] {
             let mut lease = pool.acquire(last).await?;
             let Some(mut sender) = pool.sender(&lease) else { continue };
@@ -216,16 +255,12 @@ where
             if sender.ready().await.is_err() {
                 continue;
             }
-            request::prepare(&mut request, &authority, endpoint.scheme(), sender.is_http2(), absolute)?;
-            if absolute && let Some(authorization) = self.settings.proxy.as_ref().and_then(EgressProxy::authorization) {
-                request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
-            }
+            self.prepare(&mut request, sender.is_http2())?;
             let response = sender.send(request);
             pool.put_back(&lease, sender);
             match response.await {
                 Ok(response) => return Ok(response.map(|body| ClientBody::incoming(body, lease))),
                 Err(mut error) => match error.take_message() {
-                    // It was never written: the connection had ended before.
                     Some(back) if !last => request = back,
                     Some(_) => return Err(not_connected(error.into_error())),
                     None => return Err(upstream(error.into_error())),
@@ -233,6 +268,17 @@ where
             }
         }
         Err(not_connected("every connection ended before the request could be written"))
+    }
+
+    /// Makes the request one for this endpoint, of this version.
+    fn prepare(&self, request: &mut Request<B>, http2: bool) -> Result<(), Error> {
+        let endpoint = self.endpoint.endpoint();
+        let absolute = self.settings.proxy.is_some() && EgressProxy::is_asked_itself(endpoint.scheme());
+        request::prepare(request, &endpoint, http2, absolute)?;
+        if absolute && let Some(authorization) = self.settings.proxy.as_ref().and_then(EgressProxy::authorization) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
+        }
+        Ok(())
     }
 }
 
@@ -263,14 +309,20 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
-        ResponseFuture { response: Box::pin(Arc::clone(&self.shared).send(request)) }
+        let response: BoxedResponse = match self.shared.ready_now() {
+            Some(connection) => self.shared.send_now(request, connection),
+            None => Box::pin(Arc::clone(&self.shared).send(request)),
+        };
+        ResponseFuture { response }
     }
 }
 
 /// Made by [`HttpService`]. Boxed, for hyper's own futures have no names.
 pub struct ResponseFuture {
-    response: Pin<Box<dyn Future<Output = Result<Response<ClientBody>, Error>> + Send>>,
+    response: BoxedResponse,
 }
+
+type BoxedResponse = Pin<Box<dyn Future<Output = Result<Response<ClientBody>, Error>> + Send>>;
 
 impl Future for ResponseFuture {
     type Output = Result<Response<ClientBody>, Error>;

@@ -48,6 +48,8 @@ struct State<B> {
     next: u64,
     /// The endpoint has been removed: nothing is kept.
     draining: bool,
+    /// The janitor has no time set to look again.
+    janitor_idle: bool,
 }
 
 type Waiter = oneshot::Sender<Result<Lease, Error>>;
@@ -100,6 +102,7 @@ where
                 dialing: 0,
                 next: 0,
                 draining: false,
+                janitor_idle: false,
             }),
             changed: Arc::clone(&changed),
             janitor: OnceLock::new(),
@@ -125,6 +128,14 @@ where
             }
             self.dial(&mut state);
         }
+    }
+
+    /// A connection, if there is one that nobody waits for.
+    pub(super) fn try_acquire(&self) -> Option<Lease> {
+        let mut state = self.state();
+        let connection = self.take(&mut state, context::now())?;
+        drop(state);
+        Some(self.lease(connection))
     }
 
     /// A connection, once there is one. Not an idle one if it must be `fresh`.
@@ -361,7 +372,9 @@ where
         }
         let idle_timeout = self.settings.policy.idle_timeout;
         let unused = state.connections.values().filter(|connection| connection.uses == 0);
-        unused.map(|connection| (connection.idle_since + idle_timeout).min(connection.dies)).min()
+        let next = unused.map(|connection| (connection.idle_since + idle_timeout).min(connection.dies)).min();
+        state.janitor_idle = next.is_none();
+        next
     }
 
     pub(super) fn drain(&self) {
@@ -385,9 +398,13 @@ where
         let now = Instant::now();
         let mut late = None;
         let mut dead = None;
+        let (janitor_idle, waiting);
         {
             let mut state = self.state();
             let draining = state.draining;
+            // Where it has a time set, no connection that is idle from now on has to be looked at before.
+            janitor_idle = std::mem::take(&mut state.janitor_idle);
+            waiting = !state.waiters.is_empty();
             let Some(connection) = state.connections.get_mut(&id) else { return };
             connection.uses -= 1;
             connection.idle_since = now;
@@ -423,8 +440,12 @@ where
                 }
             });
         }
-        self.changed.notify_one();
-        self.serve_waiters();
+        if janitor_idle {
+            self.changed.notify_one();
+        }
+        if waiting {
+            self.serve_waiters();
+        }
     }
 }
 

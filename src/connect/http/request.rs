@@ -19,7 +19,7 @@ const HOP_BY_HOP: [HeaderName; 5] = [
 ];
 
 /// Where the request goes by its own word, or by the endpoint's.
-pub(super) fn authority<B>(request: &Request<B>, endpoint: &Endpoint) -> Result<Authority, Error> {
+fn authority<B>(request: &Request<B>, endpoint: &Endpoint) -> Result<Authority, Error> {
     if let Some(authority) = request.uri().authority() {
         return Ok(authority.clone());
     }
@@ -37,12 +37,18 @@ pub(super) fn authority<B>(request: &Request<B>, endpoint: &Endpoint) -> Result<
 /// scheme and authority. Can be done again for another version.
 pub(super) fn prepare<B>(
     request: &mut Request<B>,
-    authority: &Authority,
-    scheme: Scheme,
+    endpoint: &Endpoint,
     http2: bool,
     absolute: bool,
 ) -> Result<(), Error> {
     remove_hop_by_hop(request);
+    let (uri, scheme) = (request.uri(), endpoint.scheme());
+    if !http2 && !absolute && uri.authority().is_none() && uri.path_and_query().is_some() && has_host(request) {
+        // It is one already.
+        *request.version_mut() = Version::HTTP_11;
+        return Ok(());
+    }
+    let authority = authority(request, endpoint)?;
     let mut parts = http::uri::Parts::default();
     parts.path_and_query =
         Some(request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
@@ -60,6 +66,17 @@ pub(super) fn prepare<B>(
     }
     *request.uri_mut() = Uri::from_parts(parts).map_err(not_connected)?;
     Ok(())
+}
+
+/// Whether there is a `Host`, one, that can be one.
+fn has_host<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let valid = |host: &HeaderValue| {
+        // What a parser of authorities would take anyway; anything else is for it to say.
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b".-:_".contains(byte);
+        !host.is_empty() && host.as_bytes().iter().all(plain)
+    };
+    hosts.next().is_some_and(valid) && hosts.next().is_none()
 }
 
 fn remove_hop_by_hop<B>(request: &mut Request<B>) {
@@ -105,8 +122,7 @@ mod tests {
     fn headers_of_one_hop_do_not_pass() {
         let endpoint: Endpoint = "http://10.0.0.1:80".parse().unwrap();
         let mut request = request();
-        let authority = authority(&request, &endpoint).unwrap();
-        prepare(&mut request, &authority, Scheme::Http, false, false).unwrap();
+        prepare(&mut request, &endpoint, false, false).unwrap();
         let mut names: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["host", "te", "x-public"]);
@@ -120,11 +136,10 @@ mod tests {
     fn a_request_moves_between_versions() {
         let endpoint = "https://10.0.0.1:80".parse::<Endpoint>().unwrap().with_authority("shop.example");
         let mut request = request();
-        let authority = authority(&request, &endpoint).unwrap();
-        prepare(&mut request, &authority, Scheme::Https, true, false).unwrap();
+        prepare(&mut request, &endpoint, true, false).unwrap();
         assert_eq!(request.uri().to_string(), "https://shop.example/a?b=c");
         assert!(!request.headers().contains_key("host"));
-        prepare(&mut request, &authority, Scheme::Https, false, false).unwrap();
+        prepare(&mut request, &endpoint, false, false).unwrap();
         assert_eq!(request.uri().to_string(), "/a?b=c");
         assert_eq!(request.headers()["host"], "shop.example");
     }

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 
+use futures_util::future::Either;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::{
@@ -53,16 +54,9 @@ where
         &mut self,
         request: Request<B>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + Send + use<B> {
-        let (first, second) = match self {
-            Self::Http1(sender) => (Some(sender.try_send_request(request)), None),
-            Self::Http2(sender) => (None, Some(sender.try_send_request(request))),
-        };
-        async move {
-            match (first, second) {
-                (Some(response), _) => response.await,
-                (_, Some(response)) => response.await,
-                (None, None) => unreachable!("one of them was made"),
-            }
+        match self {
+            Self::Http1(sender) => Either::Left(sender.try_send_request(request)),
+            Self::Http2(sender) => Either::Right(sender.try_send_request(request)),
         }
     }
 }

@@ -61,12 +61,11 @@ where
     C: Send + Sync + 'static,
 {
     pub(super) fn new(shared: Arc<Shared<S, P, C>>, request: Req) -> Self {
-        let (call, state) = match shared.pick() {
-            Some(picked) => InFlight::start(shared, picked),
-            None => {
-                let wait = Box::pin(Arc::clone(&shared).wait());
-                (Call::Waiting(shared), State::Waiting { wait })
-            }
+        let (call, state) = if let Some(picked) = shared.pick() {
+            InFlight::start(shared, picked)
+        } else {
+            let wait = Box::pin(Arc::clone(&shared).wait());
+            (Call::Waiting(shared), State::Waiting { wait })
         };
         Self { request: Some(request), state, call }
     }
