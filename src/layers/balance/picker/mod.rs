@@ -69,6 +69,12 @@ impl Pick {
         }
     }
 
+    /// Whether this call is one to find out how an endpoint is, of those that are usable: its ejection is over, and the call has
+    /// not failed elsewhere already.
+    fn may_probe(&self, usable: &EndpointHandle) -> bool {
+        usable.health().is_ejected() && !self.panic && self.attempt.is_fresh()
+    }
+
     /// The cheaper of two different endpoints drawn at random (ties to the first), every pair equally likely.
     ///
     /// Where a draw is not [`Rank::Fresh`], the better rank wins; where neither is, two are drawn among those of the best rank there is.
