@@ -208,7 +208,7 @@ async fn a_slow_endpoint_gets_no_calls_for_being_drawn_beside_an_ejected_one() {
         }
         picker.observe(&handles[ejected], Outcome::TimedOut, Duration::from_millis(150), second(1));
         let mut attempt = context::Attempt::first();
-        let mut slow = |attempt| {
+        let slow = |attempt| {
             let picks = (0..10_000).map(|_| picker.pick(&handles, &Pick::new(second(2), attempt, false)).unwrap());
             picks.filter(|picked| *picked == ejected).count()
         };
