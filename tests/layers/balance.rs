@@ -165,6 +165,63 @@ async fn a_slow_answer_counts_at_once_and_is_forgiven_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_ejected_endpoint_is_probed_when_its_time_is_over_however_bad_its_average_still_is() {
+    fastrand::seed(12);
+    let handles = handles(6);
+    let picker = P2cPeakEwma::default();
+    let second = |seconds: u64| 1_000_000_000 * seconds;
+    picker.observe(&handles[0], Outcome::TimedOut, Duration::from_millis(150), second(1));
+    assert!(handles[0].eject(second(31), 2));
+    for handle in &handles[1..] {
+        picker.observe(handle, Outcome::Success, Duration::from_millis(3), second(31));
+    }
+    let probed = |now, attempt| {
+        let picks = (0..100).map(|_| picker.pick(&handles, &Pick::new(now, attempt, false)));
+        picks.filter(|picked| *picked == Some(0)).count()
+    };
+    assert_eq!(probed(second(31) - 1, context::Attempt::first()), 0, "it is ejected");
+    let picks = probed(second(31), context::Attempt::first());
+    assert!((20..=46).contains(&picks), "every call that draws it, a third, would probe: {picks}");
+    let mut elsewhere = context::Attempt::first();
+    {
+        let _attempt = context::enter_attempt(&mut elsewhere);
+        drop(stack(fixed(1), RoundRobin::default(), &ScriptedEndpoints::new()).call_once(Query::read("q")));
+    }
+    assert_eq!(probed(second(31), elsewhere), 0, "a call that failed elsewhere has no attempt to give away");
+    assert!(handles[0].health().try_probe(second(31), second(41)));
+    assert_eq!(probed(second(31), context::Attempt::first()), 0, "its probe is under way");
+}
+
+/// Else a third of the calls of three endpoints would go to a slow one, because another one is ejected.
+#[tokio::test(start_paused = true)]
+async fn a_slow_endpoint_gets_no_calls_for_being_drawn_beside_an_ejected_one() {
+    fastrand::seed(13);
+    let picker = P2cPeakEwma::default();
+    for (count, ejected) in [(3, 1), (6, 2), (100, 33)] {
+        let handles = handles(count);
+        let second = |seconds: u64| 1_000_000_000 * seconds;
+        for handle in &handles {
+            picker.observe(handle, Outcome::Success, Duration::from_millis(3), second(1));
+        }
+        for handle in &handles[..ejected] {
+            assert!(handle.eject(second(31), u32::MAX));
+        }
+        picker.observe(&handles[ejected], Outcome::TimedOut, Duration::from_millis(150), second(1));
+        let mut attempt = context::Attempt::first();
+        let slow = |attempt| {
+            let picks = (0..10_000).map(|_| picker.pick(&handles, &Pick::new(second(2), attempt, false)).unwrap());
+            picks.filter(|picked| *picked == ejected).count()
+        };
+        assert!(slow(attempt) <= 5, "{count}: {} of 10 000", slow(attempt));
+        {
+            let _attempt = context::enter_attempt(&mut attempt);
+            drop(stack(fixed(1), RoundRobin::default(), &ScriptedEndpoints::new()).call_once(Query::read("q")));
+        }
+        assert!(slow(attempt) <= 5, "a second attempt of {count}: {} of 10 000", slow(attempt));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn weights_share_the_load() {
     fastrand::seed(4);
     let endpoints = [endpoints(2)[0].clone(), endpoints(2)[1].clone().with_weight(3)];

@@ -42,6 +42,12 @@ pub enum Rank {
     Unusable,
 }
 
+/// So few endpoints are all looked at to find two fresh ones.
+const FEW: usize = 16;
+
+/// Of more, so many further draws: with a third of them ejected one in 700 picks finds no second fresh one.
+const REDRAWS: usize = 6;
+
 impl Pick {
     /// A pick at `now`, nanoseconds of [`context::nanos`](crate::context::nanos), for this attempt; in a panic, health is ignored.
     pub fn new(now: u64, attempt: Attempt, panic: bool) -> Self {
@@ -69,9 +75,16 @@ impl Pick {
         }
     }
 
+    /// Whether this call is one to find out how an endpoint is, of those that are usable: its ejection is over, and the call has
+    /// not failed elsewhere already.
+    fn may_probe(&self, usable: &EndpointHandle) -> bool {
+        usable.health().is_ejected() && !self.panic && self.attempt.is_fresh()
+    }
+
     /// The cheaper of two different endpoints drawn at random (ties to the first), every pair equally likely.
     ///
-    /// Where a draw is not [`Rank::Fresh`], the better rank wins; where neither is, two are drawn among those of the best rank there is.
+    /// Where a draw is not [`Rank::Fresh`], another one is drawn beside the one that is; where neither is, two are drawn among those of the best
+    /// rank there is.
     pub fn cheaper_of_two(&self, endpoints: &[EndpointHandle], cost: impl Fn(&EndpointHandle) -> f64) -> Option<usize> {
         let (first, second) = match endpoints.len() {
             0 => return None,
@@ -87,10 +100,30 @@ impl Pick {
         };
         match (self.rank(&endpoints[first]), self.rank(&endpoints[second])) {
             (Rank::Fresh, Rank::Fresh) => Some(cheaper(endpoints, first, second, cost)),
-            (Rank::Fresh, _) => Some(first),
-            (_, Rank::Fresh) => Some(second),
+            (Rank::Fresh, _) => self.cheaper_beside(endpoints, first, cost),
+            (_, Rank::Fresh) => self.cheaper_beside(endpoints, second, cost),
             _ => self.cheaper_of_best(endpoints, cost),
         }
+    }
+
+    /// The same where one of the two draws was fresh. Taken without a choice, it would be called however slow it is, for as
+    /// long as others are ejected.
+    fn cheaper_beside(
+        &self,
+        endpoints: &[EndpointHandle],
+        fresh: usize,
+        cost: impl Fn(&EndpointHandle) -> f64,
+    ) -> Option<usize> {
+        if endpoints.len() <= FEW {
+            return self.cheaper_of_best(endpoints, cost);
+        }
+        for _ in 0..REDRAWS {
+            let other = fastrand::usize(..endpoints.len());
+            if other != fresh && self.rank(&endpoints[other]) == Rank::Fresh {
+                return Some(cheaper(endpoints, fresh, other, cost));
+            }
+        }
+        Some(fresh)
     }
 
     /// The same among the endpoints of the best rank there is, by looking at all of them.

@@ -11,6 +11,9 @@ use crate::{EndpointHandle, Outcome, Policy, PolicyError, outcome::Failure};
 /// An endpoint that fails at once would look like the fastest of all; so a failure counts as an answer that took the
 /// penalty (linkerd's load biaser). Only the first five refused connections in a row do not: they are requeued at no cost, and
 /// show outlier detection that the endpoint is dead. A rejection of our own says nothing.
+///
+/// An endpoint whose ejection is over is preferred whatever it costs, by first attempts, until one has its probe's lease: else it
+/// would stay ejected for as long as the failures that ejected it weigh, and keep its place in the cap from others.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct P2cPeakEwma {
     policy: PeakEwmaPolicy,
@@ -57,6 +60,9 @@ impl P2cPeakEwma {
 impl Picker for P2cPeakEwma {
     fn pick(&self, endpoints: &[EndpointHandle], pick: &Pick) -> Option<usize> {
         pick.cheaper_of_two(endpoints, |endpoint| {
+            if pick.may_probe(endpoint) {
+                return 0.0;
+            }
             endpoint.load().cost(pick.now(), self.policy.decay) / endpoint.weight()
         })
     }
