@@ -67,7 +67,7 @@ fn insert() -> Run {
                 while service.snapshot().endpoints().len() < MANY as usize {
                     versions.changed().await.expect("a version");
                 }
-                let took = cpu() - start;
+                let took = cpu().saturating_sub(start);
                 drop((stack, service));
                 directory.shutdown().await;
                 took
@@ -125,7 +125,7 @@ fn churn() -> Run {
                     versions.changed().await.expect("a version");
                 }
             });
-            took += cpu() - start;
+            took += cpu().saturating_sub(start);
         }
         took
     })
@@ -150,7 +150,7 @@ fn tower_insert() -> Run {
                 let told = stream::iter(changes).chain(stream::pending());
                 let mut balance: Balance<_, Plain> = Balance::new(told);
                 std::future::poll_fn(|cx| balance.poll_ready(cx)).await.expect("ready");
-                let took = cpu() - start;
+                let took = cpu().saturating_sub(start);
                 assert_eq!(balance.len(), MANY as usize);
                 took
             });

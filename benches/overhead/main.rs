@@ -37,7 +37,7 @@ fn main() {
         return;
     }
     let counted = measure::instructions(&arguments, &cases);
-    let measured: Vec<Measured> = measure::times(cases, counted);
+    let measured: Vec<Measured> = measure::times(cases, &counted);
     if flag("--json") {
         println!("{}", report::json(&measured));
     } else {

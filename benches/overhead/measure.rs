@@ -181,7 +181,7 @@ impl<F: Future> Future for Driven<'_, F> {
 }
 
 /// Medians over the rounds.
-pub(crate) fn times(cases: Vec<Case>, counted: HashMap<String, u64>) -> Vec<Measured> {
+pub(crate) fn times(cases: Vec<Case>, counted: &HashMap<String, u64>) -> Vec<Measured> {
     struct Timed {
         run: Run,
         count: u64,

@@ -81,7 +81,7 @@ fn at_once<F: Future<Output = ()>>(runtime: Runtime, one: impl Fn(usize, u64) ->
         let start = cpu();
         runtime.block_on(join_all((0..AT_ONCE as usize).map(|number| one(number, each))));
         // Per request asked for, though a few more may have been made.
-        (cpu() - start).mul_f64(count as f64 / (each * AT_ONCE) as f64)
+        cpu().saturating_sub(start).mul_f64(count as f64 / (each * AT_ONCE) as f64)
     })
 }
 
@@ -109,44 +109,41 @@ async fn drain<B: Body<Error: std::fmt::Debug>>(response: Response<B>) {
 
 fn bare_client(version: Version) -> Run {
     let (runtime, address) = (runtime(), server());
-    match version {
-        Version::Http2 => {
-            let sender = runtime.block_on(async {
-                let stream = TokioIo::new(TcpStream::connect(address).await.expect("connected"));
-                let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.expect("a handshake");
-                tokio::spawn(connection);
-                sender
-            });
-            at_once(runtime, move |_, count| {
-                let mut sender = sender.clone();
-                async move {
-                    for _ in 0..count {
-                        sender.ready().await.expect("ready");
-                        drain(sender.send_request(absolute(address)).await.expect("an answer")).await;
-                    }
+    if version == Version::Http2 {
+        let sender = runtime.block_on(async {
+            let stream = TokioIo::new(TcpStream::connect(address).await.expect("connected"));
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.expect("a handshake");
+            tokio::spawn(connection);
+            sender
+        });
+        at_once(runtime, move |_, count| {
+            let mut sender = sender.clone();
+            async move {
+                for _ in 0..count {
+                    sender.ready().await.expect("ready");
+                    drain(sender.send_request(absolute(address)).await.expect("an answer")).await;
                 }
-            })
-        }
-        _ => {
-            let senders = runtime.block_on(join_all((0..AT_ONCE).map(|_| async {
-                let stream = TcpStream::connect(address).await.expect("connected");
-                stream.set_nodelay(true).expect("a socket");
-                let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("a handshake");
-                tokio::spawn(connection);
-                Rc::new(tokio::sync::Mutex::new(sender))
-            })));
-            at_once(runtime, move |number, count| {
-                let sender = Rc::clone(&senders[number]);
-                async move {
-                    // Nobody else has it.
-                    let mut sender = sender.lock().await;
-                    for _ in 0..count {
-                        sender.ready().await.expect("ready");
-                        drain(sender.send_request(get()).await.expect("an answer")).await;
-                    }
+            }
+        })
+    } else {
+        let senders = runtime.block_on(join_all((0..AT_ONCE).map(|_| async {
+            let stream = TcpStream::connect(address).await.expect("connected");
+            stream.set_nodelay(true).expect("a socket");
+            let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("a handshake");
+            tokio::spawn(connection);
+            Rc::new(tokio::sync::Mutex::new(sender))
+        })));
+        at_once(runtime, move |number, count| {
+            let sender = Rc::clone(&senders[number]);
+            async move {
+                // Nobody else has it.
+                let mut sender = sender.lock().await;
+                for _ in 0..count {
+                    sender.ready().await.expect("ready");
+                    drain(sender.send_request(get()).await.expect("an answer")).await;
                 }
-            })
-        }
+            }
+        })
     }
 }
 
