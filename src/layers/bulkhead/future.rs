@@ -30,16 +30,8 @@ pin_project! {
     #[project = StateProjection]
     enum State<S, Req, F> {
         Waiting {
-            // The service that was made ready, and its request; taken when the place is there.
-            call: Option<(S, Req)>,
-            turn: Waiting<Shared>,
-            until: Instant,
-            // What it means when that has come.
-            kind: ErrorKind,
-            // Made at the first `Pending`.
-            #[pin]
-            timer: Option<Sleep>,
-            shared: Arc<Shared>,
+            // In a box: what few calls have must not make the futures of all of them larger.
+            queued: Box<InQueue<S, Req>>,
         },
         Calling {
             #[pin]
@@ -53,6 +45,19 @@ pin_project! {
     }
 }
 
+/// A call in the queue.
+pub(super) struct InQueue<S, Req> {
+    /// The service that was made ready, and its request; taken when the place is there.
+    pub(super) call: Option<(S, Req)>,
+    pub(super) turn: Waiting<Shared>,
+    pub(super) until: Instant,
+    /// What it means when that has come.
+    pub(super) kind: ErrorKind,
+    /// Made at the first `Pending`.
+    pub(super) timer: Option<Pin<Box<Sleep>>>,
+    pub(super) shared: Arc<Shared>,
+}
+
 impl<S, Req, F> ResponseFuture<S, Req, F> {
     pub(super) fn calling(inner: F, place: Place<Shared>) -> Self {
         Self { state: State::Calling { inner, place } }
@@ -62,15 +67,8 @@ impl<S, Req, F> ResponseFuture<S, Req, F> {
         Self { state: State::Refused { error: Some(error) } }
     }
 
-    pub(super) fn waiting(
-        ready: S,
-        request: Req,
-        turn: Waiting<Shared>,
-        until: Instant,
-        kind: ErrorKind,
-        shared: Arc<Shared>,
-    ) -> Self {
-        Self { state: State::Waiting { call: Some((ready, request)), turn, until, kind, timer: None, shared } }
+    pub(super) fn waiting(queued: InQueue<S, Req>) -> Self {
+        Self { state: State::Waiting { queued: Box::new(queued) } }
     }
 }
 
@@ -87,19 +85,16 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProjection::Waiting { call, turn, until, kind, mut timer, shared } => match turn.poll_place(cx) {
+                StateProjection::Waiting { queued } => match queued.turn.poll_place(cx) {
                     Poll::Ready(place) => {
-                        let (mut ready, request) = call.take().expect("taken once, with the place");
+                        let (mut ready, request) = queued.call.take().expect("taken once, with the place");
                         State::Calling { inner: ready.call(request), place }
                     }
                     Poll::Pending => {
-                        if timer.is_none() {
-                            timer.set(Some(sleep_until(*until)));
-                        }
-                        if let Some(timer) = timer.as_pin_mut() {
-                            ready!(timer.poll(cx));
-                        }
-                        State::Refused { error: Some(shared.refuse(*kind)) }
+                        let until = queued.until;
+                        let timer = queued.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+                        ready!(timer.as_mut().poll(cx));
+                        State::Refused { error: Some(queued.shared.refuse(queued.kind)) }
                     }
                 },
                 StateProjection::Calling { inner, place: _ } => {

@@ -9,6 +9,7 @@ use tower_service::Service;
 
 use super::{
     ResponseFuture,
+    future::InQueue,
     layer::Shared,
     places::{Places, Queued},
 };
@@ -65,7 +66,8 @@ where
                     Some(deadline) if deadline <= until => (deadline, ErrorKind::DeadlineExceeded),
                     _ => (until, ErrorKind::BulkheadFull),
                 };
-                ResponseFuture::waiting(ready, request, turn, until, kind, Arc::clone(&self.shared))
+                let (call, shared) = (Some((ready, request)), Arc::clone(&self.shared));
+                ResponseFuture::waiting(InQueue { call, turn, until, kind, timer: None, shared })
             }
         }
     }

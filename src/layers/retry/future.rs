@@ -53,8 +53,8 @@ pin_project! {
             spent: Option<Spent>,
         },
         Waiting {
-            #[pin]
-            sleep: Sleep,
+            // In a box: what few calls have must not make the futures of all of them larger.
+            sleep: Pin<Box<Sleep>>,
             next: Option<Next<A>>,
         },
         Readying {
@@ -140,11 +140,11 @@ where
                     if wait.is_zero() {
                         State::Readying { service: this.parts.service(), next }
                     } else {
-                        State::Waiting { sleep: sleep_until(start), next }
+                        State::Waiting { sleep: Box::pin(sleep_until(start)), next }
                     }
                 }
                 StateProj::Waiting { sleep, next } => {
-                    ready!(sleep.poll(cx));
+                    ready!(sleep.as_mut().poll(cx));
                     State::Readying { service: this.parts.service(), next: next.take() }
                 }
                 StateProj::Readying { service, next } => {
