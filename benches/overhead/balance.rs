@@ -11,9 +11,10 @@ use crate::{
     stacks::catalog,
 };
 
-pub(crate) fn cases(cases: &mut Vec<Case>) {
+pub(crate) fn cases(all: &mut Vec<Case>) {
     for count in [10_u16, 100, 1_000, 10_000] {
         let many = usize::from(count);
+        let cases = &mut Vec::new();
         add(cases, &format!("hopvine/balance/p2c/{count}"), Some(&format!("tower/p2c/{count}")), move |bare| {
             ServiceBuilder::new()
                 .layer(DiscoverLayer::new(catalog(count)))
@@ -52,5 +53,6 @@ pub(crate) fn cases(cases: &mut Vec<Case>) {
             move |bare| peers::p2c::<Plain, _>(many, || peers::peak_ewma(bare)),
             move |bare| peers::p2c::<Http, _>(many, || peers::peak_ewma(bare)),
         );
+        all.extend(cases.drain(..).map(|case| if many < 10_000 { case } else { case.long() }));
     }
 }

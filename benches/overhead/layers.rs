@@ -148,15 +148,21 @@ where
     calls(runtime, service, request, wheel)
 }
 
-/// With a subscriber that takes everything and writes it nowhere.
+/// With a subscriber that takes everything and writes it nowhere. It is there while the case runs only: as long as one is, spans cost
+/// more for those without one, too.
 fn subscribed<S>(name: &str, service: impl FnOnce(Bare) -> S + 'static) -> Case
 where
     S: Service<Plain, Error: std::fmt::Debug> + 'static,
 {
     Case::new(name, move || {
         let mut run = run(service, Pends::Never, plain, Wheel::Empty);
-        let subscriber = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
-        let dispatch = tracing::Dispatch::new(subscriber.with_writer(std::io::sink).finish());
-        Box::new(move |count| tracing::dispatcher::with_default(&dispatch, || run(count)))
+        Box::new(move |count| {
+            let subscriber = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
+            let dispatch = tracing::Dispatch::new(subscriber.with_writer(std::io::sink).finish());
+            let took = tracing::dispatcher::with_default(&dispatch, || run(count));
+            drop(dispatch);
+            tracing::callsite::rebuild_interest_cache();
+            took
+        })
     })
 }

@@ -1,6 +1,7 @@
 //! What our layers and stacks cost, beside tower's and tower-resilience's, and our client beside hyper's.
 //!
-//! `cargo bench --bench overhead` prints a table, `-- --json` an object; a word leaves only the cases whose name has it.
+//! `cargo bench --bench overhead` prints a table, `-- --json` an object; a word leaves only the cases whose name has it, and with
+//! `--exact` the one whose name it is.
 //! `docs/performance.md` says what the cases and columns are.
 
 #![allow(clippy::disallowed_methods, reason = "measures real time")]
@@ -21,7 +22,8 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let flag = |name: &str| arguments.iter().any(|argument| argument == name);
     let word = arguments.iter().find(|argument| !argument.starts_with("--"));
-    let wanted = |name: &str| word.is_none_or(|word| name.contains(word.as_str()));
+    let exact = flag("--exact");
+    let wanted = |name: &str| word.is_none_or(|word| if exact { name == word } else { name.contains(word.as_str()) });
 
     let mut cases: Vec<Case> = Vec::new();
     layers::cases(&mut cases);

@@ -26,6 +26,9 @@ const ROUNDS: usize = 21;
 /// About how long a case runs in a round.
 const ROUND: Duration = Duration::from_millis(3);
 
+/// The same of a case that has ten thousand endpoints to come to: each is called several times in a round.
+const LONG_ROUND: Duration = Duration::from_millis(20);
+
 /// Makes so many calls, and says how long they took.
 pub(crate) type Run = Box<dyn FnMut(u64) -> Duration>;
 
@@ -37,6 +40,7 @@ pub(crate) struct Case {
     pub(crate) countable: bool,
     /// How many calls make a look at it worth while.
     pub(crate) sample: u64,
+    pub(crate) round: Duration,
     /// Made at its first use, so that a case that is not asked for costs nothing.
     pub(crate) make: Box<dyn FnOnce() -> Run>,
 }
@@ -52,7 +56,7 @@ pub(crate) struct Measured {
 
 impl Case {
     pub(crate) fn new(name: impl Into<String>, make: impl FnOnce() -> Run + 'static) -> Self {
-        Self { name: name.into(), beside: None, countable: true, sample: 20, make: Box::new(make) }
+        Self { name: name.into(), beside: None, countable: true, sample: 20, round: ROUND, make: Box::new(make) }
     }
 
     /// Beside which case it is shown as a ratio.
@@ -64,6 +68,12 @@ impl Case {
     /// A call of it is thousands of steps.
     pub(crate) fn heavy(mut self) -> Self {
         self.sample = 1;
+        self
+    }
+
+    /// It has much to come to.
+    pub(crate) fn long(mut self) -> Self {
+        self.round = LONG_ROUND;
         self
     }
 
@@ -190,10 +200,10 @@ pub(crate) fn times(cases: Vec<Case>, counted: &HashMap<String, u64>) -> Vec<Mea
     }
     let mut timed: Vec<Timed> = cases
         .into_iter()
-        .map(|Case { name, beside, make, sample, .. }| {
+        .map(|Case { name, beside, make, sample, round, .. }| {
             let mut run = make();
             run(10 * sample);
-            let count = rate(&mut run);
+            let count = rate(&mut run, round);
             // Every few calls something may be made that is not made in each: the mean over many.
             let many = 12 * sample;
             let allocations = allocation_counter::measure(|| _ = black_box(run(many)));
@@ -224,13 +234,13 @@ pub(crate) fn times(cases: Vec<Case>, counted: &HashMap<String, u64>) -> Vec<Mea
 }
 
 /// How many calls make a round.
-fn rate(run: &mut Run) -> u64 {
+fn rate(run: &mut Run, round: Duration) -> u64 {
     let mut count = 1;
     loop {
         let took = run(count);
-        if took > ROUND / 8 || count > 1 << 22 {
+        if took > round / 8 || count > 1 << 22 {
             let each = took.as_nanos().max(1) as f64 / count as f64;
-            return ((ROUND.as_nanos() as f64 / each) as u64).max(1);
+            return ((round.as_nanos() as f64 / each) as u64).max(1);
         }
         count *= 4;
     }

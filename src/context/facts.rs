@@ -36,7 +36,7 @@ pub enum Ended {
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
     pub(super) number: u32,
-    /// The endpoints' numbers, cut off: of two that are the same here, one is spared without need.
+    /// Their [numbers](crate::EndpointHandle::number).
     tried: [u32; Self::REMEMBERED],
     len: u32,
 }
@@ -59,8 +59,8 @@ impl Attempt {
     }
 
     /// Whether this call already tried the endpoint of this [number](crate::EndpointHandle::number).
-    pub fn has_tried(&self, endpoint: u64) -> bool {
-        self.tried[..self.len()].contains(&(endpoint as u32))
+    pub fn has_tried(&self, endpoint: u32) -> bool {
+        self.tried[..self.len()].contains(&endpoint)
     }
 
     /// Whether this call tried any endpoint yet.
@@ -73,12 +73,12 @@ impl Attempt {
     }
 
     #[inline]
-    pub(super) fn push(&mut self, endpoint: u64) {
+    pub(super) fn push(&mut self, endpoint: u32) {
         if self.len() == Self::REMEMBERED {
             self.tried.rotate_left(1);
-            self.tried[Self::REMEMBERED - 1] = endpoint as u32;
+            self.tried[Self::REMEMBERED - 1] = endpoint;
         } else {
-            self.tried[self.len()] = endpoint as u32;
+            self.tried[self.len()] = endpoint;
             self.len += 1;
         }
     }

@@ -180,7 +180,7 @@ pub(crate) fn set_last_call(facts: CallFacts) {
 
 /// Adds an endpoint to those the call under way has tried.
 #[inline]
-pub(crate) fn tried(endpoint: u64) {
+pub(crate) fn tried(endpoint: u32) {
     AMBIENT.with(|ambient| {
         let mut attempt = ambient.attempt.get();
         // Kept for a call, not for a thread.

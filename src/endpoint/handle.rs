@@ -2,10 +2,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{
-            AtomicBool, AtomicU32, AtomicU64,
-            Ordering::{Acquire, Relaxed, Release},
-        },
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -22,27 +19,29 @@ use crate::{context, monitor::Counts};
 #[derive(Clone)]
 pub struct EndpointHandle(Arc<Node>);
 
-/// In this order and so aligned, all that a picker reads of a candidate is one cache line, and no other endpoint's: of
-/// ten thousand endpoints each look is a cache miss.
+/// In this order and so aligned, all that is read of a candidate and written of a call that succeeds is one cache line, the
+/// second, and no other endpoint's: of ten thousand endpoints each look is a cache miss.
 #[repr(C, align(64))]
 struct Node {
+    service: Arc<str>,
+    group: Arc<Group>,
+    /// Its last word, the successes, begins the line.
+    counts: Counts,
     load: Load,
     /// As the source says.
     weight: AtomicU32,
-    up: AtomicBool,
-    /// Written under the health's lock, since the group counts who is ejected and not removed.
-    removed: AtomicBool,
-    number: u64,
+    number: u32,
+    /// Its first words end the line.
     health: Health,
-    counts: Counts,
-    service: Arc<str>,
     endpoint: ArcSwap<Endpoint>,
-    group: Arc<Group>,
     removal: Notify,
 }
 
-// The words of `Health` that a picker reads, up to its `operator`, are its first 25 bytes.
-const _: () = assert!(std::mem::offset_of!(Node, health) + 25 <= 64);
+const _: () = {
+    use std::mem::offset_of;
+    assert!(offset_of!(Node, counts) + size_of::<Counts>() == 64 + size_of::<AtomicU64>());
+    assert!(offset_of!(Node, health) + Health::READ_BY_CALLS <= 128);
+};
 
 /// What the endpoints of one service in one stack share: how many there are, and how many of them are ejected.
 #[derive(Debug, Default)]
@@ -93,7 +92,7 @@ impl Group {
 impl EndpointHandle {
     /// A new endpoint of `service`, with no history. For tests and connectors of your own; a stack's balancer makes its own.
     pub fn new(service: Arc<str>, endpoint: Arc<Endpoint>, group: Arc<Group>) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
+        static NEXT: AtomicU32 = AtomicU32::new(1);
         let (weight, up) = (endpoint.weight(), endpoint.status() == Status::Up);
         Self(Arc::new(Node {
             number: NEXT.fetch_add(1, Relaxed),
@@ -101,18 +100,21 @@ impl EndpointHandle {
             endpoint: ArcSwap::new(endpoint),
             group,
             load: Load::default(),
-            health: Health::default(),
+            health: Health::new(up),
             counts: Counts::default(),
             weight: AtomicU32::new(weight),
-            up: AtomicBool::new(up),
-            removed: AtomicBool::new(false),
             removal: Notify::new(),
         }))
     }
 
-    /// A number no other endpoint of this process has.
-    pub fn number(&self) -> u64 {
+    /// A number no other endpoint of this process has, of the last four billion.
+    pub fn number(&self) -> u32 {
         self.0.number
+    }
+
+    /// Whether the two are of the same endpoint.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// The service it belongs to.
@@ -147,12 +149,17 @@ impl EndpointHandle {
 
     /// Whether its source wants it to have calls, whatever our own data say: up, not removed, not drained.
     pub fn is_serving(&self) -> bool {
-        !self.0.removed.load(Acquire) && self.0.up.load(Relaxed) && !self.0.health.is_drained()
+        self.0.health.is_serving()
     }
 
     /// Whether it may have a call now (`now` as of [`context::nanos`](crate::context::nanos)).
     pub fn admission(&self, now: u64) -> Admission {
-        if self.is_serving() { self.0.health.admission(now) } else { Admission::Closed }
+        self.admission_by(|| now)
+    }
+
+    /// The same, where the clock is asked only if it matters.
+    pub(crate) fn admission_by(&self, now: impl FnOnce() -> u64) -> Admission {
+        if self.is_serving() { self.0.health.admission_by(now) } else { Admission::Closed }
     }
 
     /// Ejects it until `until` unless `most` endpoints of its service are ejected already, or it was removed. `true` if
@@ -196,7 +203,7 @@ impl EndpointHandle {
 
     /// Whether its source no longer lists it.
     pub fn is_removed(&self) -> bool {
-        self.0.removed.load(Acquire)
+        self.0.health.is_removed()
     }
 
     /// Waits until its source no longer lists it.
@@ -256,14 +263,14 @@ impl EndpointHandle {
     /// Takes over what the source newly says.
     pub(crate) fn update(&self, endpoint: Arc<Endpoint>) {
         self.0.weight.store(endpoint.weight(), Relaxed);
-        self.0.up.store(endpoint.status() == Status::Up, Relaxed);
+        self.0.health.set_up(endpoint.status() == Status::Up);
         self.0.endpoint.store(endpoint);
     }
 
     /// It left the set: its place in the group, and in the group's ejections, is free.
     pub(crate) fn remove(&self) {
         let _history = self.0.health.lock();
-        if !self.0.removed.swap(true, Release) {
+        if !self.0.health.set_removed(true) {
             if self.0.health.is_ejected() {
                 self.0.group.ejected.fetch_sub(1, Relaxed);
             }
@@ -279,7 +286,7 @@ impl EndpointHandle {
             return;
         }
         let _history = self.0.health.lock();
-        if self.0.removed.swap(false, Release) {
+        if self.0.health.set_removed(false) {
             if self.0.health.is_ejected() {
                 self.0.group.ejected.fetch_add(1, Relaxed);
             }
@@ -295,7 +302,7 @@ impl Node {
         let ejected = &self.group.ejected;
         // Where its probe failed, or it failed on, its place in the cap is held already.
         let may = self.health.is_ejected()
-            || !self.removed.load(Relaxed)
+            || !self.health.is_removed()
                 && ejected.fetch_update(Relaxed, Relaxed, |count| (count < most).then_some(count + 1)).is_ok();
         if may {
             self.health.change(until.max(1), history);
@@ -308,7 +315,7 @@ impl Node {
         if was {
             self.health.change(0, history);
             history.returned = context::now_nanos();
-            if !self.removed.load(Relaxed) {
+            if !self.health.is_removed() {
                 self.group.ejected.fetch_sub(1, Relaxed);
             }
         }
@@ -319,7 +326,7 @@ impl Node {
 impl Drop for Node {
     /// Its place in the cap goes with it, even if nobody said that it left.
     fn drop(&mut self) {
-        if self.health.is_ejected() && !self.removed.load(Acquire) {
+        if self.health.is_ejected() && !self.health.is_removed() {
             self.group.ejected.fetch_sub(1, Relaxed);
         }
     }
@@ -332,7 +339,7 @@ impl fmt::Debug for EndpointHandle {
             .field("endpoint", &self.0.endpoint.load())
             .field("load", &self.0.load)
             .field("health", &self.0.health)
-            .field("removed", &self.0.removed)
+            .field("removed", &self.is_removed())
             .finish_non_exhaustive()
     }
 }

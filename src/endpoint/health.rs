@@ -1,7 +1,7 @@
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
     atomic::{
-        AtomicU8, AtomicU64,
+        AtomicBool, AtomicU8, AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
@@ -41,6 +41,10 @@ pub struct Health {
     /// result of an older generation is never counted into this one.
     run: AtomicU64,
     operator: AtomicU8,
+    /// As its source says.
+    up: AtomicBool,
+    /// Its source no longer lists it. Written under the lock, since the group counts who is ejected and not removed.
+    removed: AtomicBool,
     // What is above is what calls read of an endpoint that is well, and is kept in one line with its load.
     /// Twice the time the probe's lease ends, plus one once a call carries it; 0: none. Written under the lock.
     probe: AtomicU64,
@@ -91,13 +95,49 @@ impl Operator {
 }
 
 impl Health {
+    /// Its first so many bytes are all that calls read of an endpoint that is well.
+    pub(super) const READ_BY_CALLS: usize = std::mem::offset_of!(Self, removed) + 1;
+
+    pub(super) fn new(up: bool) -> Self {
+        Self { up: AtomicBool::new(up), ..Self::default() }
+    }
+
+    /// Whether its source, and no operator, wants it to have calls.
+    pub(super) fn is_serving(&self) -> bool {
+        !self.is_removed() && self.up.load(Relaxed) && !self.is_drained()
+    }
+
+    pub(super) fn set_up(&self, up: bool) {
+        self.up.store(up, Relaxed);
+    }
+
+    pub(super) fn is_removed(&self) -> bool {
+        self.removed.load(Acquire)
+    }
+
+    /// Tells what it was before. Under the lock.
+    pub(super) fn set_removed(&self, removed: bool) -> bool {
+        self.removed.swap(removed, Release)
+    }
+
     /// Whether it may have a call now.
     pub fn admission(&self, now: u64) -> Admission {
-        if self.operator.load(Relaxed) != 0 || now < self.held_until.load(Relaxed) {
+        self.admission_by(|| now)
+    }
+
+    /// The same, where the clock is asked only if it matters.
+    pub(crate) fn admission_by(&self, now: impl FnOnce() -> u64) -> Admission {
+        let (held, until) = (self.held_until.load(Relaxed), self.ejected_until.load(Acquire));
+        if self.operator.load(Relaxed) != 0 {
             return Admission::Closed;
         }
-        let until = self.ejected_until.load(Acquire);
-        if until == 0 {
+        if held == 0 && until == 0 {
+            return Admission::Open;
+        }
+        let now = now();
+        if now < held {
+            Admission::Closed
+        } else if until == 0 {
             Admission::Open
         } else if now >= until && now >= self.probe.load(Acquire) >> 1 {
             Admission::Probe

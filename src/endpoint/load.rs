@@ -115,7 +115,9 @@ fn remains(at: u32, now: u64, decay: Duration) -> f64 {
     if ticks == 0 || ticks > u32::MAX / 2 {
         return 1.0;
     }
-    (-f64::from(ticks) * f64::from(1u32 << TICK) / nanoseconds(decay)).exp()
+    let age = f64::from(ticks) * f64::from(1u32 << TICK) / nanoseconds(decay);
+    // Of one that is called all the time, to a millionth.
+    if age < 1e-3 { 1.0 - age } else { (-age).exp() }
 }
 
 fn decayed(average: f64, at: u32, now: u64, decay: Duration) -> f64 {

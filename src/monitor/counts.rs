@@ -11,13 +11,15 @@ use crate::Outcome;
 
 /// Finished calls or attempts, by outcome, since the start.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Counts {
-    success: AtomicU64,
     failure: AtomicU64,
     throttled: AtomicU64,
     timed_out: AtomicU64,
     cancelled: AtomicU64,
     ignored: AtomicU64,
+    /// Last, and so beside what an endpoint keeps for each call.
+    success: AtomicU64,
 }
 
 impl Counts {

@@ -545,7 +545,7 @@ async fn surviving_endpoints_keep_their_state_over_many_changes() {
     let (directory, changes) = changing();
     let service = directory.service("s");
     let monitor = Monitor::new();
-    let numbers = Arc::new(Mutex::new(HashMap::<String, u64>::new()));
+    let numbers = Arc::new(Mutex::new(HashMap::<String, u32>::new()));
     let seen = Arc::clone(&numbers);
     let stack = ServiceBuilder::new()
         .layer(DiscoverLayer::new(service.clone()))

@@ -127,21 +127,16 @@ impl<S> Endpoints<S> {
     }
 
     /// Chooses an endpoint, by `choose`, and takes its probe's lease if it needs one.
-    pub(super) fn pick(
-        &self,
-        now: u64,
-        attempt: crate::context::Attempt,
-        choose: impl Fn(&[EndpointHandle], &Pick) -> Option<usize>,
-    ) -> Option<Picked<S>> {
+    pub(super) fn pick(&self, choose: impl Fn(&[EndpointHandle], &Pick) -> Option<usize>) -> Option<Picked<S>> {
         let set = self.set();
         let panic = self.panics(&set);
-        let pick = Pick::new(now, attempt, panic);
+        let pick = Pick::under_way(panic);
         for _ in 0..PROBE_RACES {
             let node = &set.nodes[choose(&set.handles, &pick)?];
             let health = node.handle.health();
             // In a panic nobody asks for a lease: everything is tried anyway.
             let probe = !panic && health.is_ejected();
-            if !probe || health.try_probe(now, now + PROBE_LEASE.as_nanos() as u64) {
+            if !probe || health.try_probe(pick.now(), pick.now() + PROBE_LEASE.as_nanos() as u64) {
                 return Some(Picked { node: Arc::clone(node), probe });
             }
         }
@@ -173,17 +168,14 @@ impl<S> Endpoints<S> {
     /// Forgets the service of an endpoint, which broke; the next pick makes a new one.
     pub(super) fn renew(&self, handle: &EndpointHandle) {
         let mut writer = self.writer();
-        let is_it = |node: &Arc<Node<S>>| node.handle.number() == handle.number();
+        let is_it = |node: &Arc<Node<S>>| node.handle.is(handle);
         let Some((_, node)) = writer.current.iter_mut().find(|(_, node)| is_it(node)) else {
             return;
         };
         let fresh = Arc::new(Node { handle: handle.clone(), service: OnceLock::new() });
         *node = Arc::clone(&fresh);
         let set = self.set();
-        let nodes = set
-            .nodes
-            .iter()
-            .map(|node| if node.handle.number() == handle.number() { Arc::clone(&fresh) } else { Arc::clone(node) });
+        let nodes = set.nodes.iter().map(|node| if is_it(node) { Arc::clone(&fresh) } else { Arc::clone(node) });
         self.set.store(Arc::new(Set { handles: set.handles.clone(), nodes: nodes.collect(), up: set.up }));
     }
 

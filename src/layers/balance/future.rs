@@ -154,7 +154,7 @@ where
 struct InFlight<S, P: Picker, C> {
     shared: Arc<Shared<S, P, C>>,
     node: Arc<Node<S>>,
-    /// In [`context::nanos`].
+    /// In [`context::nanos`]; 0 if nobody will ask.
     since: u64,
     /// Whether it has the endpoint's probe, and has not been sent yet.
     probe: bool,
@@ -169,7 +169,8 @@ impl<S: Clone, P: Picker, C> InFlight<S, P, C> {
         let service = shared.endpoints.service_of(&node);
         node.handle.load().start();
         context::tried(node.handle.number());
-        let in_flight = Self { shared, node, since: context::now_nanos(), probe, outcome: None };
+        let since = if shared.picker.measures() { context::now_nanos() } else { 0 };
+        let in_flight = Self { shared, node, since, probe, outcome: None };
         (Call::InFlight(in_flight), State::Readying { service, timeout: None })
     }
 }
@@ -194,8 +195,9 @@ impl<S, P: Picker, C> Drop for InFlight<S, P, C> {
             DropCause::TimedOut => Outcome::TimedOut,
         });
         handle.counts().record(outcome);
-        let now = context::now_nanos();
-        self.shared.picker.observe(handle, outcome, Duration::from_nanos(now.saturating_sub(self.since)), now);
+        let picker = &self.shared.picker;
+        let now = if picker.measures() { context::now_nanos() } else { 0 };
+        picker.observe(handle, outcome, Duration::from_nanos(now.saturating_sub(self.since)), now);
         if self.probe {
             // It never got there: the next call may probe.
             handle.health().end_probe();

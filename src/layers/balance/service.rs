@@ -71,7 +71,7 @@ where
     P: Picker,
 {
     pub(super) fn pick(&self) -> Option<Picked<S>> {
-        self.endpoints.pick(context::now_nanos(), context::attempt(), |handles, pick| self.picker.pick(handles, pick))
+        self.endpoints.pick(|handles, pick| self.picker.pick(handles, pick))
     }
 
     /// Waits for an endpoint: for a change of the set, or for one that is closed for a time only.

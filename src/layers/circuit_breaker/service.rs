@@ -41,7 +41,15 @@ where
     type Future = ResponseFuture<S::Future, C>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.inner.poll_ready(cx).map_err(Error::from_any)
+        self.inner.poll_ready(cx).map_err(|error| {
+            let error = Error::from_any(error);
+            // A call was to be made and could not: it failed as one that was made.
+            if let Ok(pass) = self.parts.shared.admit() {
+                let outcome = self.parts.classify.classify(Err(&error));
+                self.parts.shared.report(pass, None, outcome);
+            }
+            error
+        })
     }
 
     fn call(&mut self, request: Req) -> Self::Future {

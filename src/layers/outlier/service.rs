@@ -36,7 +36,12 @@ where
     type Future = ResponseFuture<S::Future, C>;
 
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
-        self.inner.poll_ready(cx).map_err(Error::from_any)
+        self.inner.poll_ready(cx).map_err(|error| {
+            let error = Error::from_any(error);
+            // It was chosen and cannot even be called.
+            Verdict::new(Arc::clone(&self.target)).of::<S::Response>(Err(&error));
+            error
+        })
     }
 
     fn call(&mut self, request: Req) -> ResponseFuture<S::Future, C> {

@@ -211,7 +211,7 @@ mod tests {
         let log = Arc::clone(&known);
         let balancer = service_fn(move |_: Request<Empty<bytes::Bytes>>| {
             let attempt = context::attempt();
-            let number = u64::from(attempt.number());
+            let number = attempt.number();
             log.lock().unwrap().push([1, 2, 3].map(|endpoint| attempt.has_tried(endpoint)));
             if number == 1 {
                 context::tried(number);

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{EndpointHandle, Outcome, context::Attempt, endpoint::Admission};
+use crate::{
+    EndpointHandle, Outcome,
+    context::{self, Attempt},
+    endpoint::Admission,
+};
 
 mod p2c;
 mod peak_ewma;
@@ -19,6 +23,11 @@ pub trait Picker: Send + Sync + 'static {
     /// Prefer endpoints of a better [`Pick::rank`], whatever else the rule says.
     fn pick(&self, endpoints: &[EndpointHandle], pick: &Pick) -> Option<usize>;
 
+    /// Whether it learns from how long attempts take. Where not, the clock is not read for it, and it is told zero.
+    fn measures(&self) -> bool {
+        true
+    }
+
     /// An attempt at `endpoint` ended after `took`, at `now`. Cancelled ones are told, too: `took` is then a lower bound.
     fn observe(&self, _endpoint: &EndpointHandle, _outcome: Outcome, _took: Duration, _now: u64) {}
 }
@@ -26,7 +35,8 @@ pub trait Picker: Send + Sync + 'static {
 /// What a picker knows of the attempt.
 #[derive(Clone, Copy, Debug)]
 pub struct Pick {
-    now: u64,
+    /// `None`: the reading that the layers share, made if anybody asks.
+    now: Option<u64>,
     attempt: Attempt,
     panic: bool,
 }
@@ -51,20 +61,25 @@ const REDRAWS: usize = 6;
 impl Pick {
     /// A pick at `now`, nanoseconds of [`context::nanos`](crate::context::nanos), for this attempt; in a panic, health is ignored.
     pub fn new(now: u64, attempt: Attempt, panic: bool) -> Self {
-        Self { now, attempt, panic }
+        Self { now: Some(now), attempt, panic }
+    }
+
+    /// For the call under way.
+    pub(super) fn under_way(panic: bool) -> Self {
+        Self { now: None, attempt: context::attempt(), panic }
     }
 
     /// Now, in nanoseconds of [`context::nanos`](crate::context::nanos).
     pub fn now(&self) -> u64 {
-        self.now
+        self.now.unwrap_or_else(context::now_nanos)
     }
 
     /// How good this candidate is.
     pub fn rank(&self, endpoint: &EndpointHandle) -> Rank {
         let usable = if self.panic {
-            endpoint.is_serving() && endpoint.health().held_until() <= self.now
+            endpoint.is_serving() && endpoint.health().held_until() <= self.now()
         } else {
-            endpoint.admission(self.now) != Admission::Closed
+            endpoint.admission_by(|| self.now()) != Admission::Closed
         };
         if !usable {
             Rank::Unusable

@@ -9,6 +9,10 @@ use crate::EndpointHandle;
 pub struct P2cLeastRequest;
 
 impl Picker for P2cLeastRequest {
+    fn measures(&self) -> bool {
+        false
+    }
+
     fn pick(&self, endpoints: &[EndpointHandle], pick: &Pick) -> Option<usize> {
         pick.cheaper_of_two(endpoints, |endpoint| (f64::from(endpoint.load().in_flight()) + 1.0) / endpoint.weight())
     }

@@ -12,6 +12,10 @@ pub struct RoundRobin {
 }
 
 impl Picker for RoundRobin {
+    fn measures(&self) -> bool {
+        false
+    }
+
     fn pick(&self, endpoints: &[EndpointHandle], pick: &Pick) -> Option<usize> {
         if endpoints.is_empty() {
             return None;
