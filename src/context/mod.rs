@@ -17,7 +17,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    mem,
+    mem::{self, ManuallyDrop},
     sync::OnceLock,
     task::Waker,
     time::Duration,
@@ -91,7 +91,8 @@ thread_local! {
             alarm: Cell::new(None),
         }
     };
-    static TRACE: RefCell<Option<TraceContext>> = const { RefCell::new(None) };
+    /// Never dropped, and so without a destructor to be registered at each use: every guard takes out what it put in.
+    static TRACE: ManuallyDrop<RefCell<Option<TraceContext>>> = const { ManuallyDrop::new(RefCell::new(None)) };
 }
 
 /// The time, read at most once in a `call` or a `poll` of a stack.
@@ -160,11 +161,11 @@ pub fn attempt() -> Attempt {
 /// Reads the trace context of the work under way, without a copy.
 #[inline]
 pub fn with_trace<R>(read: impl FnOnce(Option<&TraceContext>) -> R) -> R {
-    TRACE.with_borrow(|trace| read(trace.as_ref()))
+    TRACE.with(|trace| read(trace.borrow().as_ref()))
 }
 
 fn copy_of_trace() -> Option<TraceContext> {
-    TRACE.with_borrow(Clone::clone)
+    TRACE.with(|trace| trace.borrow().clone())
 }
 
 /// How the call that was last awaited here ended. Valid right after its `.await`, before the next one.
@@ -294,9 +295,8 @@ pub fn leave_attempt() -> Entered<impl FnOnce()> {
 /// Enters a trace context, moved in and back, never copied.
 #[inline]
 pub fn enter_trace(trace: &mut Option<TraceContext>) -> Entered<impl FnOnce() + use<'_>> {
-    TRACE.with_borrow_mut(|ambient| mem::swap(ambient, trace));
-    // A future dropped while its thread ends has nothing left to restore.
-    Entered(Some(move || _ = TRACE.try_with(|ambient| mem::swap(&mut *ambient.borrow_mut(), trace))))
+    TRACE.with(|ambient| mem::swap(&mut *ambient.borrow_mut(), trace));
+    Entered(Some(move || TRACE.with(|ambient| mem::swap(&mut *ambient.borrow_mut(), trace))))
 }
 
 /// Opens an alarm for what is polled inside by this waker.

@@ -332,6 +332,12 @@ impl Drop for Node {
     }
 }
 
+impl AsRef<Self> for EndpointHandle {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 impl fmt::Debug for EndpointHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EndpointHandle")

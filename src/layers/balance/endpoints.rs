@@ -35,57 +35,101 @@ const PROBE_LEASE: Duration = Duration::from_secs(10);
 pub(super) type Connect<S> = Box<dyn Fn(&EndpointHandle) -> S + Send + Sync>;
 
 /// The endpoints of one service in one stack: written by the directory's writer, read by every call.
-pub(super) struct Endpoints<S> {
+pub(super) struct Endpoints<S, R> {
     service: Arc<str>,
+    rule: Arc<R>,
     connect: Connect<S>,
     eager: bool,
     group: Arc<Group>,
-    set: ArcSwap<Set<S>>,
+    set: ArcSwap<Set<S, R>>,
     panic: AtomicBool,
     /// Somebody waits for a change.
     pub(super) changed: Notify,
-    writer: Mutex<Writer<S>>,
+    writer: Mutex<Writer<S, R>>,
 }
 
 /// What calls read; never changes, a new one takes its place.
-pub(super) struct Set<S> {
-    pub(super) handles: Box<[EndpointHandle]>,
-    nodes: Box<[Arc<Node<S>>]>,
+pub(super) struct Set<S, R> {
+    pub(super) slots: Box<[Slot<S, R>]>,
     /// How many of them their source says are up.
     up: u32,
 }
 
-/// An endpoint and its service.
-pub(super) struct Node<S> {
+/// An endpoint as pickers see it, and its node: side by side, for the one that is picked is looked up at once.
+pub(super) struct Slot<S, R> {
     pub(super) handle: EndpointHandle,
-    service: OnceLock<S>,
+    node: Arc<Node<S, R>>,
 }
 
-struct Writer<S> {
+/// An endpoint, its service, and by what rule it was chosen: all that a call under way needs, so that it counts up nothing that
+/// calls at other endpoints count, too.
+pub(super) struct Node<S, R> {
+    pub(super) handle: EndpointHandle,
+    pub(super) rule: Arc<R>,
+    service: OnceLock<S>,
+    /// Its service failed to become ready: another one is made for the next call, since it may be so for good.
+    broken: AtomicBool,
+}
+
+struct Writer<S, R> {
     /// Those of the last snapshot, in its order, which is that of their ids.
-    current: Vec<Known<S>>,
+    current: Vec<Known<S, R>>,
     /// Those the next one will have and the last had not, in its order.
-    prepared: Vec<Known<S>>,
+    prepared: Vec<Known<S, R>>,
     removed: HashMap<Identity, (EndpointHandle, Instant)>,
 }
 
 /// An endpoint as its source said it, and its node.
-type Known<S> = (Arc<Endpoint>, Arc<Node<S>>);
+type Known<S, R> = (Arc<Endpoint>, Arc<Node<S, R>>);
 
 type Identity = (EndpointId, Address);
 
 /// An endpoint chosen for an attempt.
-pub(super) struct Picked<S> {
-    pub(super) node: Arc<Node<S>>,
+pub(super) struct Picked<S, R> {
+    pub(super) node: Arc<Node<S, R>>,
     /// Whether it has the endpoint's one probe.
     pub(super) probe: bool,
 }
 
-impl<S> Endpoints<S> {
-    pub(super) fn new(service: Arc<str>, connect: Connect<S>, eager: bool) -> Self {
-        let set = Set { handles: Box::new([]), nodes: Box::new([]), up: 0 };
+impl<S, R> Set<S, R> {
+    pub(super) fn handles(&self) -> impl Iterator<Item = &EndpointHandle> {
+        self.slots.iter().map(|slot| &slot.handle)
+    }
+
+    fn serving(&self) -> impl Iterator<Item = &EndpointHandle> {
+        self.handles().filter(|handle| handle.is_serving())
+    }
+}
+
+impl<S, R> Slot<S, R> {
+    fn new(node: &Arc<Node<S, R>>) -> Self {
+        Self { handle: node.handle.clone(), node: Arc::clone(node) }
+    }
+}
+
+impl<S, R> AsRef<EndpointHandle> for Slot<S, R> {
+    fn as_ref(&self) -> &EndpointHandle {
+        &self.handle
+    }
+}
+
+impl<S, R> Node<S, R> {
+    fn new(handle: EndpointHandle, rule: Arc<R>) -> Self {
+        Self { handle, rule, service: OnceLock::new(), broken: AtomicBool::new(false) }
+    }
+
+    /// Its service is no good any more.
+    pub(super) fn give_up(&self) {
+        self.broken.store(true, Relaxed);
+    }
+}
+
+impl<S, R> Endpoints<S, R> {
+    pub(super) fn new(service: Arc<str>, connect: Connect<S>, eager: bool, rule: Arc<R>) -> Self {
+        let set = Set { slots: Box::new([]), up: 0 };
         Self {
             service,
+            rule,
             connect,
             eager,
             group: Arc::default(),
@@ -100,12 +144,16 @@ impl<S> Endpoints<S> {
         &self.service
     }
 
-    pub(super) fn set(&self) -> Guard<Arc<Set<S>>> {
+    pub(super) fn rule(&self) -> &R {
+        &self.rule
+    }
+
+    pub(super) fn set(&self) -> Guard<Arc<Set<S, R>>> {
         self.set.load()
     }
 
     /// Whether to ignore health: too few are usable by our own data (D5). Left with a margin, so that it does not flutter.
-    pub(super) fn panics(&self, set: &Set<S>) -> bool {
+    pub(super) fn panics(&self, set: &Set<S, R>) -> bool {
         let bad = self.group.ejected() + self.group.held();
         if bad == 0 {
             if self.panic.load(Relaxed) {
@@ -127,12 +175,12 @@ impl<S> Endpoints<S> {
     }
 
     /// Chooses an endpoint, by `choose`, and takes its probe's lease if it needs one.
-    pub(super) fn pick(&self, choose: impl Fn(&[EndpointHandle], &Pick) -> Option<usize>) -> Option<Picked<S>> {
+    pub(super) fn pick(&self, choose: impl Fn(&[Slot<S, R>], &Pick) -> Option<usize>) -> Option<Picked<S, R>> {
         let set = self.set();
         let panic = self.panics(&set);
         let pick = Pick::under_way(panic);
         for _ in 0..PROBE_RACES {
-            let node = &set.nodes[choose(&set.handles, &pick)?];
+            let Slot { node, .. } = &set.slots[choose(&set.slots, &pick)?];
             let health = node.handle.health();
             // In a panic nobody asks for a lease: everything is tried anyway.
             let probe = !panic && health.is_ejected();
@@ -144,42 +192,49 @@ impl<S> Endpoints<S> {
     }
 
     /// An instance of its service, which its first pick makes.
-    pub(super) fn service_of(&self, node: &Node<S>) -> S
+    pub(super) fn service_of(&self, node: &mut Arc<Node<S, R>>) -> S
     where
         S: Clone,
     {
+        if node.broken.load(Relaxed) {
+            self.renew(node);
+        }
         node.service.get_or_init(|| (self.connect)(&node.handle)).clone()
     }
 
     /// When the first endpoint that is closed for a time only opens again.
     pub(super) fn opens_at(&self) -> Option<u64> {
         let set = self.set();
-        set.handles.iter().filter(|handle| handle.is_serving()).filter_map(|handle| handle.health().opens_at()).min()
+        set.serving().filter_map(|handle| handle.health().opens_at()).min()
     }
 
     /// Whether there are serving endpoints, and each asked to be left alone; until when, for the first of them.
     pub(super) fn all_held_until(&self, now: u64) -> Option<u64> {
         let set = self.set();
-        let mut serving = set.handles.iter().filter(|handle| handle.is_serving()).peekable();
+        let mut serving = set.serving().peekable();
         serving.peek()?;
         serving.map(|handle| handle.health().held_until()).min().filter(|&until| until > now)
     }
 
-    /// Forgets the service of an endpoint, which broke; the next pick makes a new one.
-    pub(super) fn renew(&self, handle: &EndpointHandle) {
+    /// Puts a node without a service in the place of one whose service is no good, unless somebody did.
+    #[cold]
+    fn renew(&self, broken: &mut Arc<Node<S, R>>) {
         let mut writer = self.writer();
-        let is_it = |node: &Arc<Node<S>>| node.handle.is(handle);
-        let Some((_, node)) = writer.current.iter_mut().find(|(_, node)| is_it(node)) else {
+        let handle = &broken.handle;
+        let Some((_, node)) = writer.current.iter_mut().find(|(_, node)| node.handle.is(handle)) else {
             return;
         };
-        let fresh = Arc::new(Node { handle: handle.clone(), service: OnceLock::new() });
-        *node = Arc::clone(&fresh);
-        let set = self.set();
-        let nodes = set.nodes.iter().map(|node| if is_it(node) { Arc::clone(&fresh) } else { Arc::clone(node) });
-        self.set.store(Arc::new(Set { handles: set.handles.clone(), nodes: nodes.collect(), up: set.up }));
+        if node.broken.load(Relaxed) {
+            *node = Arc::new(Node::new(handle.clone(), Arc::clone(&self.rule)));
+            let slot = |slot: &Slot<S, R>| Slot::new(if slot.handle.is(handle) { node } else { &slot.node });
+            let set = self.set();
+            self.set.store(Arc::new(Set { slots: set.slots.iter().map(slot).collect(), up: set.up }));
+        }
+        let renewed = Arc::clone(node);
+        *broken = renewed;
     }
 
-    fn writer(&self) -> MutexGuard<'_, Writer<S>> {
+    fn writer(&self) -> MutexGuard<'_, Writer<S, R>> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -188,13 +243,13 @@ impl<S> Endpoints<S> {
         &self,
         removed: &mut HashMap<Identity, (EndpointHandle, Instant)>,
         endpoint: &Arc<Endpoint>,
-    ) -> Arc<Node<S>> {
+    ) -> Arc<Node<S, R>> {
         let known = if removed.is_empty() { None } else { removed.remove(&identity(endpoint)) };
         let handle = match known {
             Some((handle, _)) if handle.endpoint().is_same(endpoint) => handle,
             _ => EndpointHandle::new(Arc::clone(&self.service), Arc::clone(endpoint), Arc::clone(&self.group)),
         };
-        let node = Arc::new(Node { handle, service: OnceLock::new() });
+        let node = Arc::new(Node::new(handle, Arc::clone(&self.rule)));
         if self.eager {
             node.service.get_or_init(|| (self.connect)(&node.handle));
         }
@@ -222,7 +277,7 @@ fn forget(removed: &mut HashMap<Identity, (EndpointHandle, Instant)>, now: Insta
     }
 }
 
-impl<S: Send + Sync> Subscriber for Endpoints<S> {
+impl<S: Send + Sync, R: Send + Sync> Subscriber for Endpoints<S, R> {
     fn prepare(&self, chunk: &[Arc<Endpoint>]) {
         let mut writer = self.writer();
         let writer = &mut *writer;
@@ -278,16 +333,15 @@ impl<S: Send + Sync> Subscriber for Endpoints<S> {
         }
         forget(&mut writer.removed, now);
         let up = after.iter().filter(|(endpoint, _)| endpoint.status() == Status::Up).count() as u32;
-        let handles: Box<[_]> = after.iter().map(|(_, node)| node.handle.clone()).collect();
-        let nodes = after.iter().map(|(_, node)| Arc::clone(node)).collect();
+        let slots: Box<[_]> = after.iter().map(|(_, node)| Slot::new(node)).collect();
         writer.current = after;
-        self.group.size.store(handles.len() as u32, Relaxed);
-        self.set.store(Arc::new(Set { handles, nodes, up }));
+        self.group.size.store(slots.len() as u32, Relaxed);
+        self.set.store(Arc::new(Set { slots, up }));
         self.changed.notify_waiters();
     }
 }
 
-impl<S: Send + Sync> Observe for Endpoints<S> {
+impl<S: Send + Sync, R: Send + Sync> Observe for Endpoints<S, R> {
     fn kind(&self) -> Kind {
         Kind::Endpoints
     }
@@ -306,12 +360,12 @@ impl<S: Send + Sync> Observe for Endpoints<S> {
                 latency: handle.load().latency(),
             })
         };
-        self.set().handles.iter().map(view).collect()
+        self.set().slots.iter().map(|slot| view(&slot.handle)).collect()
     }
 
     fn act(&self, act: &Act) -> bool {
         let set = self.set();
-        let find = |id: &String| set.handles.iter().find(|handle| handle.endpoint().id().as_str() == id);
+        let find = |id: &String| set.handles().find(|handle| handle.endpoint().id().as_str() == id);
         let (handle, act): (_, fn(&EndpointHandle)) = match act {
             Act::Eject(id) => (find(id), EndpointHandle::operator_eject),
             Act::Drain(id) => (find(id), EndpointHandle::operator_drain),
@@ -322,11 +376,11 @@ impl<S: Send + Sync> Observe for Endpoints<S> {
     }
 }
 
-impl<S> fmt::Debug for Endpoints<S> {
+impl<S, R> fmt::Debug for Endpoints<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoints")
             .field("service", &self.service)
-            .field("endpoints", &self.set().handles)
+            .field("endpoints", &self.set().handles().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

@@ -16,7 +16,7 @@ use tower_service::Service;
 use super::{
     Picker,
     endpoints::{Node, Picked},
-    service::Shared,
+    service::{self, Rule, Shared},
 };
 use crate::{
     EndpointHandle, Error, ErrorKind, Outcome,
@@ -29,7 +29,7 @@ pin_project! {
     pub struct ResponseFuture<S, F, Req, P: Picker, C> {
         request: Option<Req>,
         #[pin]
-        state: State<S, F>,
+        state: State<S, F, Rule<P, C>>,
         // Dropped last: what is inside is over when it is counted out.
         call: Call<S, P, C>,
     }
@@ -44,15 +44,15 @@ enum Call<S, P: Picker, C> {
 
 pin_project! {
     #[project = StateProjection]
-    enum State<S, F> {
-        Waiting { wait: Wait<S> },
+    enum State<S, F, R> {
+        Waiting { wait: Wait<S, R> },
         Readying { service: S, timeout: Option<Pin<Box<Sleep>>> },
         Calling { #[pin] future: F },
     }
 }
 
 /// Boxed, for it is rare, and would make the future of every call larger.
-type Wait<S> = Pin<Box<dyn Future<Output = Result<Picked<S>, Error>> + Send>>;
+type Wait<S, R> = Pin<Box<dyn Future<Output = Result<Picked<S, R>, Error>> + Send>>;
 
 impl<S, F, Req, P, C> ResponseFuture<S, F, Req, P, C>
 where
@@ -60,12 +60,12 @@ where
     P: Picker,
     C: Send + Sync + 'static,
 {
-    pub(super) fn new(shared: Arc<Shared<S, P, C>>, request: Req) -> Self {
+    pub(super) fn new(shared: &Arc<Shared<S, P, C>>, request: Req) -> Self {
         let (call, state) = if let Some(picked) = shared.pick() {
             InFlight::start(shared, picked)
         } else {
-            let wait = Box::pin(Arc::clone(&shared).wait());
-            (Call::Waiting(shared), State::Waiting { wait })
+            let wait = Box::pin(Arc::clone(shared).wait());
+            (Call::Waiting(Arc::clone(shared)), State::Waiting { wait })
         };
         Self { request: Some(request), state, call }
     }
@@ -89,7 +89,7 @@ where
                 StateProjection::Waiting { wait } => {
                     let picked = ready!(wait.as_mut().poll(cx));
                     let Call::Waiting(shared) = mem::replace(this.call, Call::Over) else { over() };
-                    let (call, state) = InFlight::start(shared, picked?);
+                    let (call, state) = InFlight::start(&shared, picked?);
                     *this.call = call;
                     this.state.set(state);
                 }
@@ -104,15 +104,14 @@ where
                             this.state.set(State::Calling { future });
                         }
                         Poll::Ready(Err(error)) => {
-                            // Another one is made for the next call: this one may be broken for good.
-                            in_flight.shared.endpoints.renew(in_flight.handle());
+                            in_flight.node.give_up();
                             let error = Error::from_any(error).unsent();
                             return Poll::Ready(finish(this.call, Err(error)));
                         }
                         Poll::Pending => {
                             let deadline = context::deadline();
                             let timeout = timeout.get_or_insert_with(|| {
-                                let own = context::now() + in_flight.shared.max_wait;
+                                let own = context::now() + in_flight.node.rule.max_wait;
                                 Box::pin(tokio::time::sleep_until(deadline.map_or(own, |deadline| deadline.min(own))))
                             });
                             ready!(timeout.as_mut().poll(cx));
@@ -120,7 +119,7 @@ where
                                 Some(deadline) if timeout.deadline() == deadline => ErrorKind::DeadlineExceeded,
                                 _ => ErrorKind::NoEndpoint,
                             };
-                            let error = in_flight.shared.error(kind).unsent();
+                            let error = service::error(kind, in_flight.handle().service()).unsent();
                             return Poll::Ready(finish(this.call, Err(error)));
                         }
                     }
@@ -146,14 +145,13 @@ where
 {
     let Call::InFlight(mut in_flight) = mem::replace(call, Call::Over) else { over() };
     let result = result.map_err(|error| in_flight.name(error));
-    in_flight.outcome = Some(in_flight.shared.classify.classify(result.as_ref()));
+    in_flight.outcome = Some(in_flight.node.rule.classify.classify(result.as_ref()));
     result
 }
 
 /// A call under way at an endpoint; counted out, with its outcome, when dropped.
 struct InFlight<S, P: Picker, C> {
-    shared: Arc<Shared<S, P, C>>,
-    node: Arc<Node<S>>,
+    node: Arc<Node<S, Rule<P, C>>>,
     /// In [`context::nanos`]; 0 if nobody will ask.
     since: u64,
     /// Whether it has the endpoint's probe, and has not been sent yet.
@@ -163,14 +161,14 @@ struct InFlight<S, P: Picker, C> {
 }
 
 impl<S: Clone, P: Picker, C> InFlight<S, P, C> {
-    fn start<F>(shared: Arc<Shared<S, P, C>>, picked: Picked<S>) -> (Call<S, P, C>, State<S, F>) {
-        let Picked { node, probe } = picked;
+    fn start<F>(shared: &Shared<S, P, C>, picked: Picked<S, Rule<P, C>>) -> (Call<S, P, C>, State<S, F, Rule<P, C>>) {
+        let Picked { mut node, probe } = picked;
         // First, since a connector may panic.
-        let service = shared.endpoints.service_of(&node);
+        let service = shared.endpoints.service_of(&mut node);
         node.handle.load().start();
         context::tried(node.handle.number());
-        let since = if shared.picker.measures() { context::now_nanos() } else { 0 };
-        let in_flight = Self { shared, node, since, probe, outcome: None };
+        let since = if node.rule.picker.measures() { context::now_nanos() } else { 0 };
+        let in_flight = Self { node, since, probe, outcome: None };
         (Call::InFlight(in_flight), State::Readying { service, timeout: None })
     }
 }
@@ -195,7 +193,7 @@ impl<S, P: Picker, C> Drop for InFlight<S, P, C> {
             DropCause::TimedOut => Outcome::TimedOut,
         });
         handle.counts().record(outcome);
-        let picker = &self.shared.picker;
+        let picker = &self.node.rule.picker;
         let now = if picker.measures() { context::now_nanos() } else { 0 };
         picker.observe(handle, outcome, Duration::from_nanos(now.saturating_sub(self.since)), now);
         if self.probe {

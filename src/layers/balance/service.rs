@@ -25,12 +25,16 @@ pub struct Balance<S, P, C = Standard> {
 }
 
 pub(super) struct Shared<S, P, C> {
-    pub(super) endpoints: Arc<Endpoints<S>>,
+    pub(super) endpoints: Arc<Endpoints<S, Rule<P, C>>>,
+    /// Its source runs as long as somebody has this.
+    _service: ServiceHandle,
+}
+
+/// By what endpoints are chosen, and calls judged.
+pub(super) struct Rule<P, C> {
     pub(super) picker: Arc<P>,
     pub(super) classify: Arc<C>,
     pub(super) max_wait: Duration,
-    /// Its source runs as long as somebody has this.
-    _service: ServiceHandle,
 }
 
 #[derive(Clone, Debug)]
@@ -49,6 +53,8 @@ impl Default for Settings {
 impl<S, P, C> Balance<S, P, C>
 where
     S: Send + Sync + 'static,
+    P: Send + Sync + 'static,
+    C: Send + Sync + 'static,
 {
     pub(super) fn new(
         service: &ServiceHandle,
@@ -57,11 +63,11 @@ where
         classify: Arc<C>,
         settings: &Settings,
     ) -> Self {
-        let endpoints = Arc::new(Endpoints::new(Arc::clone(service.name()), connect, settings.eager));
+        let rule = Arc::new(Rule { picker, classify, max_wait: settings.max_wait });
+        let endpoints = Arc::new(Endpoints::new(Arc::clone(service.name()), connect, settings.eager, rule));
         service.subscribe(&endpoints);
         settings.monitor.as_ref().unwrap_or(service.monitor()).register(service.name(), &endpoints);
-        let max_wait = settings.max_wait;
-        Self { shared: Arc::new(Shared { endpoints, picker, classify, max_wait, _service: service.clone() }) }
+        Self { shared: Arc::new(Shared { endpoints, _service: service.clone() }) }
     }
 }
 
@@ -70,14 +76,14 @@ where
     S: Clone,
     P: Picker,
 {
-    pub(super) fn pick(&self) -> Option<Picked<S>> {
-        self.endpoints.pick(|handles, pick| self.picker.pick(handles, pick))
+    pub(super) fn pick(&self) -> Option<Picked<S, Rule<P, C>>> {
+        self.endpoints.pick(|slots, pick| self.endpoints.rule().picker.pick(slots, pick))
     }
 
     /// Waits for an endpoint: for a change of the set, or for one that is closed for a time only.
-    pub(super) async fn wait(self: Arc<Self>) -> Result<Picked<S>, Error> {
+    pub(super) async fn wait(self: Arc<Self>) -> Result<Picked<S, Rule<P, C>>, Error> {
         let start = context::now();
-        let own = start + self.max_wait;
+        let own = start + self.endpoints.rule().max_wait;
         let deadline = context::deadline();
         let end = deadline.map_or(own, |deadline| deadline.min(own));
         loop {
@@ -108,8 +114,12 @@ where
     }
 
     pub(super) fn error(&self, kind: ErrorKind) -> Error {
-        Error::new(kind).with_layer("balance").with_service(Arc::clone(self.endpoints.service()))
+        error(kind, self.endpoints.service())
     }
+}
+
+pub(super) fn error(kind: ErrorKind, service: &Arc<str>) -> Error {
+    Error::new(kind).with_layer("balance").with_service(Arc::clone(service))
 }
 
 impl<S, P, C, Req> Service<Req> for Balance<S, P, C>
@@ -129,7 +139,7 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let _clock = context::enter_clock();
-        ResponseFuture::new(Arc::clone(&self.shared), request)
+        ResponseFuture::new(&self.shared, request)
     }
 }
 
@@ -143,7 +153,7 @@ impl<S, P: fmt::Debug, C> fmt::Debug for Balance<S, P, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Balance")
             .field("endpoints", &self.shared.endpoints)
-            .field("picker", &self.shared.picker)
+            .field("picker", &self.shared.endpoints.rule().picker)
             .finish_non_exhaustive()
     }
 }

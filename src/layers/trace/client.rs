@@ -41,7 +41,7 @@ struct Shared<C> {
 #[derive(Debug)]
 struct Command {
     name: Arc<str>,
-    in_flight: AtomicU64,
+    started: AtomicU64,
     counts: Counts,
     latency: Latency,
 }
@@ -51,7 +51,7 @@ impl ClientTraceLayer {
     pub fn new(command: &str) -> Self {
         let command = Command {
             name: command.into(),
-            in_flight: AtomicU64::new(0),
+            started: AtomicU64::new(0),
             counts: Counts::default(),
             latency: Latency::default(),
         };
@@ -79,10 +79,12 @@ impl Observe for Command {
     }
 
     fn observe(&self, name: &str) -> Vec<Observation> {
+        // In this order: a call that ends in between is counted as under way, never as fewer than none.
+        let counts = self.counts.view();
         vec![Observation::Command(CommandView {
             name: name.to_owned(),
-            in_flight: self.in_flight.load(Relaxed),
-            counts: self.counts.view(),
+            in_flight: self.started.load(Relaxed).saturating_sub(counts.total()),
+            counts,
             latency: self.latency.view(),
         })]
     }
@@ -202,7 +204,7 @@ struct Watch<C> {
 
 impl<C> Watch<C> {
     fn start(shared: Arc<Shared<C>>) -> Self {
-        shared.command.in_flight.fetch_add(1, Relaxed);
+        shared.command.started.fetch_add(1, Relaxed);
         // A call that nobody tries again has made no attempts that were counted.
         context::set_last_call(context::CallFacts::default());
         Self { shared, since: context::now_nanos(), outcome: None }
@@ -216,7 +218,6 @@ impl<C> Drop for Watch<C> {
             DropCause::TimedOut => Outcome::TimedOut,
         };
         let command = &self.shared.command;
-        command.in_flight.fetch_sub(1, Relaxed);
         command.counts.record(self.outcome.unwrap_or(dropped));
         command.latency.record(Duration::from_nanos(context::now_nanos().saturating_sub(self.since)));
     }

@@ -21,7 +21,7 @@ pub trait Picker: Send + Sync + 'static {
     /// The index of the endpoint to try, or `None` if there is none that may be.
     ///
     /// Prefer endpoints of a better [`Pick::rank`], whatever else the rule says.
-    fn pick(&self, endpoints: &[EndpointHandle], pick: &Pick) -> Option<usize>;
+    fn pick<E: AsRef<EndpointHandle>>(&self, endpoints: &[E], pick: &Pick) -> Option<usize>;
 
     /// Whether it learns from how long attempts take. Where not, the clock is not read for it, and it is told zero.
     fn measures(&self) -> bool {
@@ -100,10 +100,14 @@ impl Pick {
     ///
     /// Where a draw is not [`Rank::Fresh`], another one is drawn beside the one that is; where neither is, two are drawn among those of the best
     /// rank there is.
-    pub fn cheaper_of_two(&self, endpoints: &[EndpointHandle], cost: impl Fn(&EndpointHandle) -> f64) -> Option<usize> {
+    pub fn cheaper_of_two<E: AsRef<EndpointHandle>>(
+        &self,
+        endpoints: &[E],
+        cost: impl Fn(&EndpointHandle) -> f64,
+    ) -> Option<usize> {
         let (first, second) = match endpoints.len() {
             0 => return None,
-            1 => return (self.rank(&endpoints[0]) < Rank::Unusable).then_some(0),
+            1 => return (self.rank(endpoints[0].as_ref()) < Rank::Unusable).then_some(0),
             count => {
                 // Both of one draw, a half each: with fewer than millions of endpoints none is preferred by a part in a thousand.
                 let draw = fastrand::u64(..);
@@ -113,7 +117,7 @@ impl Pick {
                 (first, second + usize::from(second >= first))
             }
         };
-        match (self.rank(&endpoints[first]), self.rank(&endpoints[second])) {
+        match (self.rank(endpoints[first].as_ref()), self.rank(endpoints[second].as_ref())) {
             (Rank::Fresh, Rank::Fresh) => Some(cheaper(endpoints, first, second, cost)),
             (Rank::Fresh, _) => self.cheaper_beside(endpoints, first, cost),
             (_, Rank::Fresh) => self.cheaper_beside(endpoints, second, cost),
@@ -123,9 +127,9 @@ impl Pick {
 
     /// The same where one of the two draws was fresh. Taken without a choice, it would be called however slow it is, for as
     /// long as others are ejected.
-    fn cheaper_beside(
+    fn cheaper_beside<E: AsRef<EndpointHandle>>(
         &self,
-        endpoints: &[EndpointHandle],
+        endpoints: &[E],
         fresh: usize,
         cost: impl Fn(&EndpointHandle) -> f64,
     ) -> Option<usize> {
@@ -134,7 +138,7 @@ impl Pick {
         }
         for _ in 0..REDRAWS {
             let other = fastrand::usize(..endpoints.len());
-            if other != fresh && self.rank(&endpoints[other]) == Rank::Fresh {
+            if other != fresh && self.rank(endpoints[other].as_ref()) == Rank::Fresh {
                 return Some(cheaper(endpoints, fresh, other, cost));
             }
         }
@@ -142,11 +146,19 @@ impl Pick {
     }
 
     /// The same among the endpoints of the best rank there is, by looking at all of them.
-    fn cheaper_of_best(&self, endpoints: &[EndpointHandle], cost: impl Fn(&EndpointHandle) -> f64) -> Option<usize> {
-        let best = endpoints.iter().map(|endpoint| self.rank(endpoint)).min().filter(|&rank| rank < Rank::Unusable)?;
+    fn cheaper_of_best<E: AsRef<EndpointHandle>>(
+        &self,
+        endpoints: &[E],
+        cost: impl Fn(&EndpointHandle) -> f64,
+    ) -> Option<usize> {
+        let best = endpoints
+            .iter()
+            .map(|endpoint| self.rank(endpoint.as_ref()))
+            .min()
+            .filter(|&rank| rank < Rank::Unusable)?;
         // Two of them, each pair equally likely, without collecting them.
         let mut drawn = [None; 2];
-        let candidates = endpoints.iter().enumerate().filter(|(_, endpoint)| self.rank(endpoint) == best);
+        let candidates = endpoints.iter().enumerate().filter(|(_, endpoint)| self.rank(endpoint.as_ref()) == best);
         for (seen, (index, _)) in candidates.enumerate() {
             let place = if seen < 2 { seen } else { fastrand::usize(..=seen) };
             if place < 2 {
@@ -161,6 +173,11 @@ impl Pick {
     }
 }
 
-fn cheaper(endpoints: &[EndpointHandle], first: usize, second: usize, cost: impl Fn(&EndpointHandle) -> f64) -> usize {
-    if cost(&endpoints[second]) < cost(&endpoints[first]) { second } else { first }
+fn cheaper<E: AsRef<EndpointHandle>>(
+    endpoints: &[E],
+    first: usize,
+    second: usize,
+    cost: impl Fn(&EndpointHandle) -> f64,
+) -> usize {
+    if cost(endpoints[second].as_ref()) < cost(endpoints[first].as_ref()) { second } else { first }
 }

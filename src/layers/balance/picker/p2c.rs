@@ -13,7 +13,7 @@ impl Picker for P2cLeastRequest {
         false
     }
 
-    fn pick(&self, endpoints: &[EndpointHandle], pick: &Pick) -> Option<usize> {
+    fn pick<E: AsRef<EndpointHandle>>(&self, endpoints: &[E], pick: &Pick) -> Option<usize> {
         pick.cheaper_of_two(endpoints, |endpoint| (f64::from(endpoint.load().in_flight()) + 1.0) / endpoint.weight())
     }
 }

@@ -58,7 +58,7 @@ impl P2cPeakEwma {
 }
 
 impl Picker for P2cPeakEwma {
-    fn pick(&self, endpoints: &[EndpointHandle], pick: &Pick) -> Option<usize> {
+    fn pick<E: AsRef<EndpointHandle>>(&self, endpoints: &[E], pick: &Pick) -> Option<usize> {
         pick.cheaper_of_two(endpoints, |endpoint| {
             if pick.may_probe(endpoint) {
                 return 0.0;

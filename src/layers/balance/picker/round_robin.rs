@@ -16,14 +16,14 @@ impl Picker for RoundRobin {
         false
     }
 
-    fn pick(&self, endpoints: &[EndpointHandle], pick: &Pick) -> Option<usize> {
+    fn pick<E: AsRef<EndpointHandle>>(&self, endpoints: &[E], pick: &Pick) -> Option<usize> {
         if endpoints.is_empty() {
             return None;
         }
         let start = self.next.fetch_add(1, Relaxed) % endpoints.len();
         let mut tried = None;
         for index in (start..endpoints.len()).chain(0..start) {
-            match pick.rank(&endpoints[index]) {
+            match pick.rank(endpoints[index].as_ref()) {
                 Rank::Fresh => return Some(index),
                 Rank::Tried => tried = tried.or(Some(index)),
                 Rank::Unusable => {}
