@@ -54,16 +54,19 @@ impl Attempt {
     }
 
     /// Its number; the first is 1, also where nobody counts.
+    #[inline]
     pub fn number(&self) -> u32 {
         self.number.max(1)
     }
 
     /// Whether this call already tried the endpoint of this [number](crate::EndpointHandle::number).
+    #[inline]
     pub fn has_tried(&self, endpoint: u32) -> bool {
         self.tried[..self.len()].contains(&endpoint)
     }
 
     /// Whether this call tried any endpoint yet.
+    #[inline]
     pub fn is_fresh(&self) -> bool {
         self.len == 0
     }

@@ -108,6 +108,7 @@ impl EndpointHandle {
     }
 
     /// A number no other endpoint of this process has, of the last four billion.
+    #[inline]
     pub fn number(&self) -> u32 {
         self.0.number
     }
@@ -118,6 +119,7 @@ impl EndpointHandle {
     }
 
     /// The service it belongs to.
+    #[inline]
     pub fn service(&self) -> &Arc<str> {
         &self.0.service
     }
@@ -133,21 +135,25 @@ impl EndpointHandle {
     }
 
     /// Calls in flight and latency.
+    #[inline]
     pub fn load(&self) -> &Load {
         &self.0.load
     }
 
     /// Ejections.
+    #[inline]
     pub fn health(&self) -> &Health {
         &self.0.health
     }
 
     /// Finished attempts, by outcome.
+    #[inline]
     pub fn counts(&self) -> &Counts {
         &self.0.counts
     }
 
     /// Whether its source wants it to have calls, whatever our own data say: up, not removed, not drained.
+    #[inline]
     pub fn is_serving(&self) -> bool {
         self.0.health.is_serving()
     }
@@ -158,6 +164,7 @@ impl EndpointHandle {
     }
 
     /// The same, where the clock is asked only if it matters.
+    #[inline]
     pub(crate) fn admission_by(&self, now: impl FnOnce() -> u64) -> Admission {
         if self.is_serving() { self.0.health.admission_by(now) } else { Admission::Closed }
     }
@@ -217,6 +224,7 @@ impl EndpointHandle {
     }
 
     /// Its weight; one of weight 0 still counts a little, or a service of such endpoints would have none.
+    #[inline]
     pub fn weight(&self) -> f64 {
         f64::from(self.0.weight.load(Relaxed)).max(0.001)
     }

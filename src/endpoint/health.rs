@@ -103,6 +103,7 @@ impl Health {
     }
 
     /// Whether its source, and no operator, wants it to have calls.
+    #[inline]
     pub(super) fn is_serving(&self) -> bool {
         !self.is_removed() && self.up.load(Relaxed) && !self.is_drained()
     }
@@ -111,6 +112,7 @@ impl Health {
         self.up.store(up, Relaxed);
     }
 
+    #[inline]
     pub(super) fn is_removed(&self) -> bool {
         self.removed.load(Acquire)
     }
@@ -126,6 +128,7 @@ impl Health {
     }
 
     /// The same, where the clock is asked only if it matters.
+    #[inline]
     pub(crate) fn admission_by(&self, now: impl FnOnce() -> u64) -> Admission {
         let (held, until) = (self.held_until.load(Relaxed), self.ejected_until.load(Acquire));
         if self.operator.load(Relaxed) != 0 {
@@ -163,11 +166,13 @@ impl Health {
     }
 
     /// Whether it is ejected by our own data, a probe that is due or under way included.
+    #[inline]
     pub fn is_ejected(&self) -> bool {
         self.ejected_until.load(Acquire) != 0
     }
 
     /// What a result must have been admitted under to count.
+    #[inline]
     pub fn generation(&self) -> u32 {
         (self.run.load(Acquire) >> 32) as u32
     }
@@ -183,6 +188,7 @@ impl Health {
     }
 
     /// Until when it asked to be left alone; in the past, or 0, if it did not.
+    #[inline]
     pub fn held_until(&self) -> u64 {
         self.held_until.load(Relaxed)
     }
@@ -195,6 +201,7 @@ impl Health {
     }
 
     /// Whether an operator drained it.
+    #[inline]
     pub fn is_drained(&self) -> bool {
         self.operator_word() == Operator::Drain
     }
@@ -204,6 +211,7 @@ impl Health {
         self.operator_word() == Operator::Eject
     }
 
+    #[inline]
     pub(crate) fn operator_word(&self) -> Operator {
         Operator::of(self.operator.load(Relaxed))
     }
@@ -215,6 +223,7 @@ impl Health {
 
     /// What the result of a call that is made now will speak of, and the generation it belongs to. `now` is asked
     /// only if the endpoint is ejected. The first call after [`try_probe`](Self::try_probe) carries its lease.
+    #[inline]
     pub(crate) fn admit(&self, now: impl FnOnce() -> u64) -> (u32, Standing) {
         // In this order: a change in between leaves a generation that is older than what is read after it, and the
         // result is dropped.
@@ -257,6 +266,7 @@ impl Health {
     }
 
     /// A success of this generation ends the run of failures.
+    #[inline]
     pub(crate) fn count_success(&self, generation: u32) {
         // Read first: nearly always there is nothing to reset, and no line to write.
         let run = self.run.load(Relaxed);

@@ -25,6 +25,7 @@ const UNKNOWN: f64 = 1e15;
 
 impl Load {
     /// Calls under way.
+    #[inline]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
     }
@@ -36,6 +37,7 @@ impl Load {
     }
 
     /// What one more call would cost: the decayed average times the calls that would then be under way.
+    #[inline]
     pub fn cost(&self, now: u64, decay: Duration) -> f64 {
         let in_flight = f64::from(self.in_flight());
         match unpack(self.average.load(Relaxed)) {
@@ -51,6 +53,7 @@ impl Load {
     }
 
     /// A connection was made.
+    #[inline]
     pub(crate) fn reached(&self) {
         // Read first: nearly always there is nothing to write.
         if self.refused.load(Relaxed) != 0 {
@@ -58,10 +61,12 @@ impl Load {
         }
     }
 
+    #[inline]
     pub(crate) fn start(&self) {
         self.in_flight.fetch_add(1, Relaxed);
     }
 
+    #[inline]
     pub(crate) fn end(&self) {
         self.in_flight.fetch_sub(1, Relaxed);
     }
@@ -104,11 +109,13 @@ fn pack(average: f64, now: u64) -> u64 {
     u64::from((average.max(1.0) as f32).to_bits()) << 32 | u64::from((now >> TICK) as u32)
 }
 
+#[inline]
 fn unpack(word: u64) -> Option<(f64, u32)> {
     (word != 0).then(|| (f64::from(f32::from_bits((word >> 32) as u32)), word as u32))
 }
 
 /// What is left by `now` of the weight that a value had `at`.
+#[inline]
 fn remains(at: u32, now: u64, decay: Duration) -> f64 {
     let ticks = ((now >> TICK) as u32).wrapping_sub(at);
     // No time has passed: nearly always so where calls are many. A reading older than the last update, of another thread, is no age at all.
@@ -120,6 +127,7 @@ fn remains(at: u32, now: u64, decay: Duration) -> f64 {
     if age < 1e-3 { 1.0 - age } else { (-age).exp() }
 }
 
+#[inline]
 fn decayed(average: f64, at: u32, now: u64, decay: Duration) -> f64 {
     average * remains(at, now, decay)
 }

@@ -24,6 +24,7 @@ pub struct Counts {
 
 impl Counts {
     /// Counts one.
+    #[inline]
     pub fn record(&self, outcome: Outcome) {
         let counter = match outcome {
             Outcome::Success => &self.success,

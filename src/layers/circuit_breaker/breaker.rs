@@ -78,10 +78,12 @@ impl Shared {
     }
 
     /// The start of a call (in [`context::nanos`]), if anybody will ask how long it took.
+    #[inline]
     pub(super) fn start(&self) -> Option<u64> {
         self.settings.measures().then(context::now_nanos)
     }
 
+    #[inline]
     pub(super) fn admit(&self) -> Result<Pass, Error> {
         match self.machine.pass() {
             Some(pass) => Ok(pass),

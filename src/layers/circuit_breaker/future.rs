@@ -21,13 +21,13 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F, C> {
         #[pin]
-        state: State<F, C>,
+        pub(super) state: State<F, C>,
     }
 }
 
 pin_project! {
     #[project = StateProjection]
-    enum State<F, C> {
+    pub(super) enum State<F, C> {
         Calling {
             #[pin]
             inner: F,
@@ -47,10 +47,6 @@ pub(super) struct Guard<C> {
 }
 
 impl<F, C> ResponseFuture<F, C> {
-    pub(super) fn calling(inner: F, guard: Guard<C>) -> Self {
-        Self { state: State::Calling { inner, guard } }
-    }
-
     pub(super) fn refused(error: Error) -> Self {
         Self { state: State::Refused { error: Some(error) } }
     }

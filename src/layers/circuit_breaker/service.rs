@@ -7,7 +7,11 @@ use std::{
 use tower::BoxError;
 use tower_service::Service;
 
-use super::{Breaker, ResponseFuture, future::Guard, layer::Parts};
+use super::{
+    Breaker, ResponseFuture,
+    future::{Guard, State},
+    layer::Parts,
+};
 use crate::{
     Error, context,
     outcome::{Classify, Standard},
@@ -59,7 +63,7 @@ where
                 // Before the inner call: if that panics, the pass goes back.
                 let guard = Guard::new(Arc::clone(&self.parts), pass);
                 let _probe = context::enter_probe(pass.is_probe());
-                ResponseFuture::calling(self.inner.call(request), guard)
+                ResponseFuture { state: State::Calling { inner: self.inner.call(request), guard } }
             }
             Err(error) => ResponseFuture::refused(error),
         }

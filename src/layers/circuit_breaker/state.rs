@@ -122,6 +122,7 @@ const UNTIL_UNIT: u64 = 4096;
 
 impl Pass {
     /// Whether its call is a probe.
+    #[inline]
     pub(super) fn is_probe(self) -> bool {
         Word::unpack(self.0).state == State::HalfOpen
     }
@@ -133,6 +134,7 @@ impl Pass {
 
 impl Machine {
     /// The hot path: one load. `None` if it takes [`admit`](Self::admit) to say.
+    #[inline]
     pub(super) fn pass(&self) -> Option<Pass> {
         let word = self.word.load(Acquire);
         // Closed is 0, forced closed 1, and both have no counters.

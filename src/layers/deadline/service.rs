@@ -42,12 +42,10 @@ where
         let now = context::now();
         let _deadline = context::enter_deadline(self.limit.ends(now));
         let deadline = context::deadline();
-        let timed = if deadline.is_some_and(|deadline| deadline <= now) {
-            Timed::late()
-        } else {
-            Timed::new(self.inner.call(request), deadline)
-        };
-        ResponseFuture { timed }
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return ResponseFuture { timed: Timed::late() };
+        }
+        ResponseFuture { timed: Timed::new(self.inner.call(request), deadline) }
     }
 }
 

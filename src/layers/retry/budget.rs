@@ -43,6 +43,7 @@ impl Budget {
     }
 
     /// A success pays in.
+    #[inline]
     pub fn deposit(&self) {
         self.0.deposit();
     }

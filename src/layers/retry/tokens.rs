@@ -62,6 +62,7 @@ impl Tokens {
     }
 
     /// A success pays in. A full budget is only read, not written.
+    #[inline]
     pub(super) fn deposit(&self) {
         self.earn(self.per_success.load(Relaxed));
     }
@@ -96,6 +97,7 @@ impl Tokens {
         earned + now.saturating_sub(from) as f64 / interval as f64
     }
 
+    #[inline]
     fn earn(&self, amount: i64) {
         let cap = self.cap.load(Relaxed);
         let more = |tokens: i64| (tokens < cap && amount > 0).then(|| (tokens + amount).min(cap));

@@ -147,13 +147,15 @@ where
                 headers.remove("baggage");
             }
         }
-        let call = {
-            let _trace = context::enter_trace(&mut trace);
-            let _span = span.as_ref().map(|span| span.enter());
-            self.inner.call(request)
-        };
-        let recorded = span.map(|span| (span, Arc::clone(&layer.classify)));
-        AttemptFuture { call, trace, recorded }
+        AttemptFuture {
+            call: {
+                let _trace = context::enter_trace(&mut trace);
+                let _span = span.as_ref().map(|span| span.enter());
+                self.inner.call(request)
+            },
+            trace,
+            recorded: span.map(|span| (span, Arc::clone(&layer.classify))),
+        }
     }
 }
 

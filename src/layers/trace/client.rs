@@ -144,13 +144,18 @@ where
             span.record("trace_id", tracing::field::display(trace.trace_id()));
         }
         let watch = Watch::start(Arc::clone(&self.layer.shared));
-        let call = {
-            let _trace = context::enter_trace(&mut trace);
-            let _attempt = context::leave_attempt();
-            let _span = span.as_ref().map(|span| span.enter());
-            self.inner.call(request)
-        };
-        CallFuture { call, watch: Some(watch), trace, span }
+        // In place: what is named first is moved once more.
+        CallFuture {
+            call: {
+                let _trace = context::enter_trace(&mut trace);
+                let _attempt = context::leave_attempt();
+                let _span = span.as_ref().map(|span| span.enter());
+                self.inner.call(request)
+            },
+            watch: Some(watch),
+            trace,
+            span,
+        }
     }
 }
 

@@ -65,16 +65,19 @@ impl Pick {
     }
 
     /// For the call under way.
+    #[inline]
     pub(super) fn under_way(panic: bool) -> Self {
         Self { now: None, attempt: context::attempt(), panic }
     }
 
     /// Now, in nanoseconds of [`context::nanos`](crate::context::nanos).
+    #[inline]
     pub fn now(&self) -> u64 {
         self.now.unwrap_or_else(context::now_nanos)
     }
 
     /// How good this candidate is.
+    #[inline]
     pub fn rank(&self, endpoint: &EndpointHandle) -> Rank {
         let usable = if self.panic {
             endpoint.is_serving() && endpoint.health().held_until() <= self.now()
@@ -92,6 +95,7 @@ impl Pick {
 
     /// Whether this call is one to find out how an endpoint is, of those that are usable: its ejection is over, and the call has
     /// not failed elsewhere already.
+    #[inline]
     fn may_probe(&self, usable: &EndpointHandle) -> bool {
         usable.health().is_ejected() && !self.panic && self.attempt.is_fresh()
     }
