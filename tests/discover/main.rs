@@ -18,7 +18,7 @@ use std::{
 use futures_util::{FutureExt, StreamExt};
 use hopvine::{
     Directory, Endpoint, Monitor, ServiceHandle,
-    discover::{AddressFilter, Change, ChangeStream, Snapshot, Source, Subscriber},
+    discover::{AddressFilter, Change, ChangeStream, Edit, Snapshot, Source, Subscriber},
     endpoint::{EndpointId, Status},
 };
 use proptest::prelude::*;
@@ -57,9 +57,9 @@ struct Counting {
 }
 
 impl Subscriber for Counting {
-    fn prepare(&self, _: &[Arc<Endpoint>]) {}
+    fn prepare(&self, _: usize, _: &[Arc<Endpoint>]) {}
 
-    fn publish(&self, snapshot: &Snapshot) {
+    fn publish(&self, snapshot: &Snapshot, _: &[(Edit, usize)]) {
         self.published.fetch_add(1, Relaxed);
         let ids = snapshot.endpoints().iter().map(|endpoint| endpoint.id().to_string()).collect();
         self.sets.lock().unwrap().push(ids);
@@ -157,11 +157,11 @@ struct Chunks {
 }
 
 impl Subscriber for Chunks {
-    fn prepare(&self, chunk: &[Arc<Endpoint>]) {
+    fn prepare(&self, _: usize, chunk: &[Arc<Endpoint>]) {
         self.largest.fetch_max(chunk.len(), Relaxed);
     }
 
-    fn publish(&self, _: &Snapshot) {}
+    fn publish(&self, _: &Snapshot, _: &[(Edit, usize)]) {}
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 use std::{
     collections::HashMap,
     fmt, mem,
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -14,8 +15,8 @@ use tokio::{sync::Notify, time::Instant};
 use super::picker::Pick;
 use crate::{
     Endpoint, EndpointHandle,
-    discover::{Snapshot, Subscriber},
-    endpoint::{Address, EndpointId, Group, Status},
+    discover::{Edit, Snapshot, Subscriber},
+    endpoint::{Address, EndpointId, Group},
     monitor::{Act, EndpointView, Kind, Observation, Observe},
 };
 
@@ -47,10 +48,10 @@ pub(super) struct Endpoints<S> {
     writer: Mutex<Writer<S>>,
 }
 
-/// What calls read; never changes, a new one takes its place.
+/// What calls read; never changes, a new one takes its place. In the order of the directory's snapshot.
 pub(super) struct Set<S> {
-    pub(super) handles: Box<[EndpointHandle]>,
-    nodes: Box<[Arc<Node<S>>]>,
+    pub(super) handles: Vec<EndpointHandle>,
+    nodes: Vec<Arc<Node<S>>>,
     /// How many of them their source says are up.
     up: u32,
 }
@@ -62,15 +63,12 @@ pub(super) struct Node<S> {
 }
 
 struct Writer<S> {
-    /// Those of the last snapshot, in its order, which is that of their ids.
-    current: Vec<Known<S>>,
-    /// Those the next one will have and the last had not, in its order.
-    prepared: Vec<Known<S>>,
+    /// What the next set will have and the present one has not.
+    prepared: Set<S>,
+    /// Those of them that were there before.
+    returned: Vec<EndpointHandle>,
     removed: HashMap<Identity, (EndpointHandle, Instant)>,
 }
-
-/// An endpoint as its source said it, and its node.
-type Known<S> = (Arc<Endpoint>, Arc<Node<S>>);
 
 type Identity = (EndpointId, Address);
 
@@ -83,16 +81,15 @@ pub(super) struct Picked<S> {
 
 impl<S> Endpoints<S> {
     pub(super) fn new(service: Arc<str>, connect: Connect<S>, eager: bool) -> Self {
-        let set = Set { handles: Box::new([]), nodes: Box::new([]), up: 0 };
         Self {
             service,
             connect,
             eager,
             group: Arc::default(),
-            set: ArcSwap::from_pointee(set),
+            set: ArcSwap::from_pointee(Set::new(0)),
             panic: AtomicBool::new(false),
             changed: Notify::new(),
-            writer: Mutex::new(Writer { current: Vec::new(), prepared: Vec::new(), removed: HashMap::new() }),
+            writer: Mutex::new(Writer { prepared: Set::new(0), returned: Vec::new(), removed: HashMap::new() }),
         }
     }
 
@@ -167,38 +164,42 @@ impl<S> Endpoints<S> {
 
     /// Forgets the service of an endpoint, which broke; the next pick makes a new one.
     pub(super) fn renew(&self, handle: &EndpointHandle) {
-        let mut writer = self.writer();
-        let is_it = |node: &Arc<Node<S>>| node.handle.is(handle);
-        let Some((_, node)) = writer.current.iter_mut().find(|(_, node)| is_it(node)) else {
-            return;
-        };
-        let fresh = Arc::new(Node { handle: handle.clone(), service: OnceLock::new() });
-        *node = Arc::clone(&fresh);
+        // The set is replaced under this lock alone.
+        let _writer = self.writer();
         let set = self.set();
-        let nodes = set.nodes.iter().map(|node| if is_it(node) { Arc::clone(&fresh) } else { Arc::clone(node) });
-        self.set.store(Arc::new(Set { handles: set.handles.clone(), nodes: nodes.collect(), up: set.up }));
+        let Some(at) = set.handles.iter().position(|known| known.is(handle)) else { return };
+        let mut nodes = set.nodes.clone();
+        nodes[at] = Arc::new(Node { handle: handle.clone(), service: OnceLock::new() });
+        self.set.store(Arc::new(Set { handles: set.handles.clone(), nodes, up: set.up }));
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer<S>> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A node for an endpoint that has none: with what was learned of it, if it was removed lately.
-    fn node(
-        &self,
-        removed: &mut HashMap<Identity, (EndpointHandle, Instant)>,
-        endpoint: &Arc<Endpoint>,
-    ) -> Arc<Node<S>> {
-        let known = if removed.is_empty() { None } else { removed.remove(&identity(endpoint)) };
-        let handle = match known {
-            Some((handle, _)) if handle.endpoint().is_same(endpoint) => handle,
+    /// An endpoint that is new here: with what was learned of it, if it was removed lately.
+    fn handle(&self, writer: &mut Writer<S>, endpoint: &Arc<Endpoint>) -> EndpointHandle {
+        let known = if writer.removed.is_empty() { None } else { writer.removed.remove(&identity(endpoint)) };
+        match known {
+            Some((handle, _)) if handle.endpoint().is_same(endpoint) => {
+                handle.update(Arc::clone(endpoint));
+                writer.returned.push(handle.clone());
+                handle
+            }
             _ => EndpointHandle::new(Arc::clone(&self.service), Arc::clone(endpoint), Arc::clone(&self.group)),
-        };
-        let node = Arc::new(Node { handle, service: OnceLock::new() });
-        if self.eager {
-            node.service.get_or_init(|| (self.connect)(&node.handle));
         }
-        node
+    }
+}
+
+impl<S> Set<S> {
+    fn new(capacity: usize) -> Self {
+        Self { handles: Vec::with_capacity(capacity), nodes: Vec::with_capacity(capacity), up: 0 }
+    }
+
+    /// Adds some of another set, but for their `up`.
+    fn extend(&mut self, other: &Self, range: Range<usize>) {
+        self.handles.extend_from_slice(&other.handles[range.clone()]);
+        self.nodes.extend_from_slice(&other.nodes[range]);
     }
 }
 
@@ -223,66 +224,70 @@ fn forget(removed: &mut HashMap<Identity, (EndpointHandle, Instant)>, now: Insta
 }
 
 impl<S: Send + Sync> Subscriber for Endpoints<S> {
-    fn prepare(&self, chunk: &[Arc<Endpoint>]) {
+    fn prepare(&self, before: usize, chunk: &[Arc<Endpoint>]) {
         let mut writer = self.writer();
         let writer = &mut *writer;
+        if before == 0 {
+            writer.prepared = Set::new(chunk.len());
+            writer.returned.clear();
+        }
         for endpoint in chunk {
-            let there = writer.current.binary_search_by(|(known, _)| known.id().cmp(endpoint.id()));
-            // One that is the same but for what may change keeps its node.
-            if there.is_ok_and(|at| writer.current[at].0.is_same(endpoint)) {
-                continue;
+            let handle = self.handle(writer, endpoint);
+            let node = Arc::new(Node { handle: handle.clone(), service: OnceLock::new() });
+            if self.eager {
+                node.service.get_or_init(|| (self.connect)(&handle));
             }
-            let node = self.node(&mut writer.removed, endpoint);
-            writer.prepared.push((Arc::clone(endpoint), node));
+            writer.prepared.up += u32::from(handle.is_up());
+            writer.prepared.handles.push(handle);
+            writer.prepared.nodes.push(node);
         }
     }
 
-    fn publish(&self, snapshot: &Snapshot) {
+    fn publish(&self, snapshot: &Snapshot, edits: &[(Edit, usize)]) {
         let mut writer = self.writer();
         let writer = &mut *writer;
         let now = Instant::now();
-        let mut before = mem::take(&mut writer.current).into_iter().peekable();
-        let mut prepared = mem::take(&mut writer.prepared).into_iter().peekable();
-        let mut after = Vec::with_capacity(snapshot.endpoints().len());
+        let before = self.set.load_full();
+        let prepared = mem::replace(&mut writer.prepared, Set::new(0));
+        let (mut handles, mut nodes) = (prepared.handles.into_iter(), prepared.nodes.into_iter());
+        let mut after = Set::new(snapshot.endpoints().len());
+        after.up = before.up + prepared.up;
         let mut left = Vec::new();
-        for endpoint in snapshot.endpoints() {
-            if let Some(same) = before.next_if(|(known, _)| Arc::ptr_eq(known, endpoint)) {
-                after.push(same);
-                continue;
-            }
-            while let Some((_, gone)) = before.next_if(|(known, _)| known.id() < endpoint.id()) {
-                left.push(gone);
-            }
-            let node = match before.next_if(|(known, _)| known.id() == endpoint.id()) {
-                Some((known, node)) if known.is_same(endpoint) => {
-                    node.handle.update(Arc::clone(endpoint));
-                    node
-                }
-                replaced => {
-                    // One of the same id that is reached otherwise now is another endpoint.
-                    left.extend(replaced.map(|(_, node)| node));
-                    while prepared.next_if(|(known, _)| known.id() < endpoint.id()).is_some() {}
-                    match prepared.next_if(|(known, _)| Arc::ptr_eq(known, endpoint)) {
-                        Some((_, node)) => node,
-                        // It came in between.
-                        None => self.node(&mut writer.removed, endpoint),
+        let mut at = 0;
+        // What is kept is not looked at, only counted: each would be a cache miss.
+        for &(edit, count) in edits {
+            let old = at..at + count;
+            match edit {
+                Edit::Keep => after.extend(&before, old),
+                Edit::Update => {
+                    let said = &snapshot.endpoints()[after.handles.len()..];
+                    for (handle, endpoint) in before.handles[old.clone()].iter().zip(said) {
+                        after.up -= u32::from(handle.is_up());
+                        handle.update(Arc::clone(endpoint));
+                        after.up += u32::from(handle.is_up());
                     }
+                    after.extend(&before, old);
                 }
-            };
-            node.handle.revive();
-            after.push((Arc::clone(endpoint), node));
+                Edit::Insert => {
+                    after.handles.extend(handles.by_ref().take(count));
+                    after.nodes.extend(nodes.by_ref().take(count));
+                    continue;
+                }
+                Edit::Remove => left.extend(&before.handles[old]),
+            }
+            at += count;
         }
-        for node in left.into_iter().chain(before.map(|(_, node)| node)) {
-            node.handle.remove();
-            writer.removed.insert(identity(&node.handle.endpoint()), (node.handle.clone(), now));
+        for handle in writer.returned.drain(..) {
+            handle.revive();
+        }
+        for handle in left {
+            after.up -= u32::from(handle.is_up());
+            handle.remove();
+            writer.removed.insert(identity(&handle.endpoint()), (handle.clone(), now));
         }
         forget(&mut writer.removed, now);
-        let up = after.iter().filter(|(endpoint, _)| endpoint.status() == Status::Up).count() as u32;
-        let handles: Box<[_]> = after.iter().map(|(_, node)| node.handle.clone()).collect();
-        let nodes = after.iter().map(|(_, node)| Arc::clone(node)).collect();
-        writer.current = after;
-        self.group.size.store(handles.len() as u32, Relaxed);
-        self.set.store(Arc::new(Set { handles, nodes, up }));
+        self.group.size.store(after.handles.len() as u32, Relaxed);
+        self.set.store(Arc::new(after));
         self.changed.notify_waiters();
     }
 }
