@@ -25,7 +25,7 @@
 //! ```
 //!
 //! A source that fails or ends is a *state*: the last good set stays, and the [monitor](crate::Monitor) says since when and why. Changes are gathered for
-//! 50 ms, or 1 000 of them, and published at once as an immutable [`Snapshot`]; what came and went in between is no change. What a source says is input: addresses
+//! 50 ms and published at once as an immutable [`Snapshot`]; what came and went in between is no change. What a source says is input: addresses
 //! nobody can be sent to are [refused](crate::Endpoint::validate), and an [`AddressFilter`] may refuse more.
 //!
 //! The directory's tasks run as long as the directory, or any of its [`ServiceHandle`]s, is held: a stack holds the handles it needs.
@@ -38,6 +38,8 @@ pub mod file;
 mod changes;
 mod directory;
 mod filter;
+mod merge;
+mod pending;
 mod replay;
 mod service;
 mod writer;
@@ -45,6 +47,7 @@ mod writer;
 pub use changes::{ChangeStream, Source, Update};
 pub use directory::{Directory, DirectoryBuilder, NotReady};
 pub use filter::AddressFilter;
+pub use merge::Edit;
 pub use replay::Changes;
 pub use service::{ServiceHandle, Snapshot, Subscriber};
 pub use tower::discover::Change;

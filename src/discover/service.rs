@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::DropGuard;
 
-use super::{Changes, NotReady};
+use super::{Changes, Edit, NotReady, merge::inserted};
 use crate::{Endpoint, Monitor, context, monitor::ServiceView};
 
 /// One service of a directory: its endpoints, now and as they change. Clones share it.
@@ -66,12 +66,12 @@ impl Snapshot {
 ///
 /// The directory's writer calls both, one call at a time; never a caller of the stack.
 pub trait Subscriber: Send + Sync {
-    /// Some of the endpoints the next snapshot will have and the last had not, in the order of their ids. The writer yields to
-    /// the executor between two chunks.
-    fn prepare(&self, chunk: &[Arc<Endpoint>]);
+    /// Some of the endpoints that the next snapshot [inserts](Edit::Insert), in its order; `before` of them came in earlier chunks. With 0 it begins
+    /// anew: a snapshot that was prepared need not come. The writer yields to the executor between chunks.
+    fn prepare(&self, before: usize, chunk: &[Arc<Endpoint>]);
 
-    /// The next snapshot. What is new in it was prepared, but for a subscriber that came in between. What is not, is the same `Arc` as before.
-    fn publish(&self, snapshot: &Snapshot);
+    /// The next snapshot, and what was done to how many of the last one's endpoints, in order, to come to it. All it inserts was prepared.
+    fn publish(&self, snapshot: &Snapshot, edits: &[(Edit, usize)]);
 }
 
 /// How many endpoints are prepared before the executor has its turn.
@@ -83,7 +83,9 @@ impl ServiceHandle {
         let sorted: std::collections::BTreeMap<_, _> =
             endpoints.into_iter().map(|endpoint| (endpoint.id().clone(), Arc::new(endpoint))).collect();
         let service = Arc::new(Service::new(name.into()));
-        service.publish_now(sorted.into_values().collect());
+        let endpoints: Vec<_> = sorted.into_values().collect();
+        let edits = [(Edit::Insert, endpoints.len())];
+        service.publish_now(endpoints, &edits, 0);
         Self::new(service, Monitor::new(), None)
     }
 
@@ -130,8 +132,8 @@ impl ServiceHandle {
     pub fn subscribe<S: Subscriber + 'static>(&self, subscriber: &Arc<S>) {
         let mut subscribers = self.service.subscribers();
         let snapshot = self.snapshot();
-        subscriber.prepare(snapshot.endpoints());
-        subscriber.publish(&snapshot);
+        subscriber.prepare(0, snapshot.endpoints());
+        subscriber.publish(&snapshot, &[(Edit::Insert, snapshot.endpoints().len())]);
         let subscriber: Weak<S> = Arc::downgrade(subscriber);
         subscribers.push(subscriber);
     }
@@ -153,25 +155,38 @@ impl Service {
     }
 
     /// Publishes a set that is sorted by id, letting others have their turn between chunks.
-    pub(super) async fn publish(&self, endpoints: Vec<Arc<Endpoint>>) {
-        let subscribers: Vec<_> = self.subscribers().iter().filter_map(Weak::upgrade).collect();
-        for chunk in fresh(self.snapshot().endpoints(), &endpoints).chunks(CHUNK) {
-            for subscriber in &subscribers {
-                subscriber.prepare(chunk);
+    pub(super) async fn publish(&self, endpoints: Vec<Arc<Endpoint>>, edits: &[(Edit, usize)]) {
+        // Nobody but `publish_now` takes one out, so that those that come in between are after these.
+        let subscribers = self.subscribers().clone();
+        let mut prepared = 0;
+        for chunk in inserted(&endpoints, edits).flat_map(|run| run.chunks(CHUNK)) {
+            for subscriber in subscribers.iter().filter_map(Weak::upgrade) {
+                subscriber.prepare(prepared, chunk);
             }
-            tokio::task::yield_now().await;
+            let chunks = prepared / CHUNK;
+            prepared += chunk.len();
+            if prepared / CHUNK > chunks {
+                tokio::task::yield_now().await;
+            }
         }
-        drop(subscribers);
-        self.publish_now(endpoints);
+        self.publish_now(endpoints, edits, subscribers.len());
     }
 
-    fn publish_now(&self, endpoints: Vec<Arc<Endpoint>>) {
+    /// Publishes it to subscribers of whom the first so many have been prepared.
+    fn publish_now(&self, endpoints: Vec<Arc<Endpoint>>, edits: &[(Edit, usize)], prepared: usize) {
         let mut subscribers = self.subscribers();
         let version = self.snapshot.load().version + 1;
         let snapshot = Arc::new(Snapshot { version, endpoints: endpoints.into() });
         self.snapshot.store(Arc::clone(&snapshot));
-        subscribers
-            .retain(|subscriber| subscriber.upgrade().inspect(|subscriber| subscriber.publish(&snapshot)).is_some());
+        for subscriber in subscribers.iter().skip(prepared).filter_map(Weak::upgrade) {
+            inserted(snapshot.endpoints(), edits).fold(0, |before, run| {
+                subscriber.prepare(before, run);
+                before + run.len()
+            });
+        }
+        subscribers.retain(|subscriber| {
+            subscriber.upgrade().inspect(|subscriber| subscriber.publish(&snapshot, edits)).is_some()
+        });
         drop(subscribers);
         self.versions.send_replace(version);
     }
@@ -180,13 +195,18 @@ impl Service {
         self.snapshot.load_full()
     }
 
-    /// Its source said something; `refused` endpoints of it were no good.
-    pub(super) fn heard(&self, refused: usize) {
+    /// Its source said something.
+    pub(super) fn heard(&self) {
         let mut health = self.health();
         if health.stale_since.is_some() {
             tracing::info!(target: "hopvine::discover", service = %self.name, "the source is back");
         }
-        *health = Health { heard: Some(Instant::now()), stale_since: None, error: None, refused };
+        *health = Health { heard: Some(Instant::now()), stale_since: None, error: None, refused: health.refused };
+    }
+
+    /// So many endpoints of its source were no good.
+    pub(super) fn refused(&self, count: usize) {
+        self.health().refused = count;
     }
 
     /// Its source failed: what is known stays.
@@ -222,19 +242,6 @@ impl Service {
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Those of `now` that are not the same as `before`; both are sorted by id.
-fn fresh(before: &[Arc<Endpoint>], now: &[Arc<Endpoint>]) -> Vec<Arc<Endpoint>> {
-    let mut before = before.iter().peekable();
-    let mut fresh = Vec::new();
-    for endpoint in now {
-        while before.next_if(|old| !Arc::ptr_eq(old, endpoint) && old.id() < endpoint.id()).is_some() {}
-        if before.next_if(|old| Arc::ptr_eq(old, endpoint)).is_none() {
-            fresh.push(Arc::clone(endpoint));
-        }
-    }
-    fresh
 }
 
 impl fmt::Debug for ServiceHandle {

@@ -1,19 +1,15 @@
 //! The one writer of a service: gathers what its source says, and publishes it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, mem, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, sleep_until};
-use tower::{BoxError, discover::Change};
+use tower::BoxError;
 
 use super::{
-    AddressFilter, ChangeStream, Update,
+    AddressFilter, ChangeStream, Edit, Update,
+    merge::Merge,
+    pending::{Pending, Said},
     service::{CHUNK, Service},
 };
 use crate::{Endpoint, endpoint::EndpointId};
@@ -24,19 +20,13 @@ pub(super) struct Writer {
     pub(super) coalesce: Duration,
 }
 
-/// What the source has said so far.
-#[derive(Default)]
-struct Known {
-    endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
-    refused: BTreeSet<EndpointId>,
-}
-
 impl Writer {
     /// Runs until it is dropped: a source that ends leaves its last set.
     pub(super) async fn run(self, mut updates: ChangeStream) {
-        let mut known = Known::default();
+        let mut refused = BTreeSet::new();
         while let Some(first) = updates.next().await {
-            let mut heard = self.take(&mut known, first);
+            let mut pending = Pending::default();
+            let mut heard = self.take(&mut pending, first);
             // The first set is published as soon as the source pauses.
             let first_set = self.service.snapshot().version() == 0;
             let mut end = pin!(sleep_until(Instant::now() + self.coalesce));
@@ -59,10 +49,10 @@ impl Writer {
                     }
                 };
                 let Some(Some(next)) = next else { break };
-                heard |= self.take(&mut known, next);
+                heard |= self.take(&mut pending, next);
             }
             if heard {
-                self.publish(&known).await;
+                self.publish(pending, &mut refused).await;
             }
         }
         self.service.failed("the source has ended".to_owned());
@@ -70,11 +60,11 @@ impl Writer {
     }
 
     /// `false` if it was an error: then what is known stays.
-    fn take(&self, known: &mut Known, update: Result<Update, BoxError>) -> bool {
+    fn take(&self, pending: &mut Pending, update: Result<Update, BoxError>) -> bool {
         match update {
             Ok(update) => {
-                known.take(update, |endpoint, told| self.admits(endpoint, told));
-                self.service.heard(known.refused.len());
+                pending.take(update);
+                self.service.heard();
                 true
             }
             Err(error) => {
@@ -97,69 +87,39 @@ impl Writer {
         false
     }
 
-    async fn publish(&self, known: &Known) {
+    /// Puts the next snapshot together of the last one and what was said, and publishes it, if it is another.
+    async fn publish(&self, pending: Pending, refused: &mut BTreeSet<EndpointId>) {
         let before = self.service.snapshot();
-        let same = before.version() > 0
-            && before.endpoints().len() == known.endpoints.len()
-            && before.endpoints().iter().zip(known.endpoints.values()).all(|(before, now)| before == now);
-        if !same {
-            self.service.publish(known.endpoints.values().cloned().collect()).await;
-        }
-    }
-}
-
-impl Known {
-    fn take(&mut self, update: Update, admits: impl Fn(&Endpoint, bool) -> bool) {
-        match update {
-            Update::Change(Change::Insert(id, endpoint)) => {
-                self.insert(endpoint.with_id(id.shared()), &admits);
+        let told = if pending.all { mem::take(refused) } else { refused.clone() };
+        let unsaid = if pending.all { Edit::Remove } else { Edit::Keep };
+        let mut merge = Merge::new(before.endpoints(), unsaid);
+        for (said, count) in pending.into_sorted().zip(1..) {
+            if count % CHUNK == 0 {
+                tokio::task::yield_now().await;
             }
-            Update::Change(Change::Remove(id)) => {
-                self.endpoints.remove(&id);
-                self.refused.remove(&id);
-            }
-            Update::All(all) => self.replace(all, admits),
-        }
-    }
-
-    /// All of them at once: one walk along what is known, in the order of ids, instead of a search for each.
-    fn replace(&mut self, mut all: Vec<Endpoint>, admits: impl Fn(&Endpoint, bool) -> bool) {
-        all.sort_by(|a, b| a.id().cmp(b.id()));
-        // Of two with one id the last counts.
-        all.dedup_by(|later, earlier| {
-            let same = later.id() == earlier.id();
-            if same {
-                mem::swap(later, earlier);
-            }
-            same
-        });
-        let mut known = mem::take(&mut self.endpoints).into_iter().peekable();
-        let told = mem::take(&mut self.refused);
-        let mut taken = Vec::with_capacity(all.len());
-        for endpoint in all {
-            while known.next_if(|(id, _)| id < endpoint.id()).is_some() {}
-            match known.next_if(|(_, known)| **known == endpoint) {
-                Some(same) => taken.push(same),
-                None if admits(&endpoint, told.contains(endpoint.id())) => {
-                    taken.push((endpoint.id().clone(), Arc::new(endpoint)));
+            match said {
+                Said::Left(id) => {
+                    let known = merge.seek(&id);
+                    merge.pass(known.iter().count(), Edit::Remove);
+                    refused.remove(&id);
                 }
-                None => _ = self.refused.insert(endpoint.id().clone()),
+                Said::Is(endpoint) => match merge.seek(endpoint.id()) {
+                    Some(known) if *known == endpoint => merge.pass(1, Edit::Keep),
+                    known if self.admits(&endpoint, told.contains(endpoint.id())) => {
+                        refused.remove(endpoint.id());
+                        merge.put(endpoint, known);
+                    }
+                    known => {
+                        merge.pass(known.iter().count(), Edit::Remove);
+                        refused.insert(endpoint.id().clone());
+                    }
+                },
             }
         }
-        self.endpoints = taken.into_iter().collect();
-    }
-
-    fn insert(&mut self, endpoint: Endpoint, admits: impl Fn(&Endpoint, bool) -> bool) {
-        let id = endpoint.id().clone();
-        if self.endpoints.get(&id).is_some_and(|known| **known == endpoint) {
-            return;
-        }
-        if admits(&endpoint, self.refused.contains(&id)) {
-            self.refused.remove(&id);
-            self.endpoints.insert(id, Arc::new(endpoint));
-        } else {
-            self.endpoints.remove(&id);
-            self.refused.insert(id);
+        merge.finish();
+        self.service.refused(refused.len());
+        if before.version() == 0 || !merge.is_the_same() {
+            self.service.publish(merge.endpoints, &merge.edits).await;
         }
     }
 }

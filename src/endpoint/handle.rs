@@ -158,6 +158,11 @@ impl EndpointHandle {
         self.0.health.is_serving()
     }
 
+    /// Whether its source says it is up.
+    pub(crate) fn is_up(&self) -> bool {
+        self.0.health.is_up()
+    }
+
     /// Whether it may have a call now (`now` as of [`context::nanos`](crate::context::nanos)).
     pub fn admission(&self, now: u64) -> Admission {
         self.admission_by(|| now)

@@ -105,7 +105,11 @@ impl Health {
     /// Whether its source, and no operator, wants it to have calls.
     #[inline]
     pub(super) fn is_serving(&self) -> bool {
-        !self.is_removed() && self.up.load(Relaxed) && !self.is_drained()
+        !self.is_removed() && self.is_up() && !self.is_drained()
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.up.load(Relaxed)
     }
 
     pub(super) fn set_up(&self, up: bool) {

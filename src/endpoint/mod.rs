@@ -42,6 +42,12 @@ impl fmt::Display for EndpointId {
     }
 }
 
+impl From<EndpointId> for Arc<str> {
+    fn from(id: EndpointId) -> Self {
+        id.0
+    }
+}
+
 /// Where an endpoint listens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {

@@ -18,7 +18,7 @@ use std::{
 use futures_util::{FutureExt, StreamExt};
 use hopvine::{
     Directory, Endpoint, Monitor, ServiceHandle,
-    discover::{AddressFilter, Change, ChangeStream, Snapshot, Source, Subscriber},
+    discover::{AddressFilter, Change, ChangeStream, Edit, Snapshot, Source, Subscriber},
     endpoint::{EndpointId, Status},
 };
 use proptest::prelude::*;
@@ -57,9 +57,9 @@ struct Counting {
 }
 
 impl Subscriber for Counting {
-    fn prepare(&self, _: &[Arc<Endpoint>]) {}
+    fn prepare(&self, _: usize, _: &[Arc<Endpoint>]) {}
 
-    fn publish(&self, snapshot: &Snapshot) {
+    fn publish(&self, snapshot: &Snapshot, _: &[(Edit, usize)]) {
         self.published.fetch_add(1, Relaxed);
         let ids = snapshot.endpoints().iter().map(|endpoint| endpoint.id().to_string()).collect();
         self.sets.lock().unwrap().push(ids);
@@ -157,11 +157,11 @@ struct Chunks {
 }
 
 impl Subscriber for Chunks {
-    fn prepare(&self, chunk: &[Arc<Endpoint>]) {
+    fn prepare(&self, _: usize, chunk: &[Arc<Endpoint>]) {
         self.largest.fetch_max(chunk.len(), Relaxed);
     }
 
-    fn publish(&self, _: &Snapshot) {}
+    fn publish(&self, _: &Snapshot, _: &[(Edit, usize)]) {}
 }
 
 #[tokio::test(start_paused = true)]
@@ -326,22 +326,64 @@ async fn tower_s_own_balancer_runs_on_it() {
     assert_eq!(ports().await, [2, 3]);
 }
 
+/// Keeps a set of its own by the edits alone, as a balancer does.
+#[derive(Default)]
+struct Following {
+    prepared: Mutex<Vec<Arc<Endpoint>>>,
+    set: Mutex<Vec<Arc<Endpoint>>>,
+}
+
+impl Subscriber for Following {
+    fn prepare(&self, before: usize, chunk: &[Arc<Endpoint>]) {
+        let mut prepared = self.prepared.lock().unwrap();
+        prepared.truncate(before);
+        assert_eq!(prepared.len(), before);
+        prepared.extend_from_slice(chunk);
+    }
+
+    fn publish(&self, snapshot: &Snapshot, edits: &[(Edit, usize)]) {
+        let mut set = self.set.lock().unwrap();
+        let mut before = std::mem::take(&mut *set).into_iter();
+        let mut prepared = std::mem::take(&mut *self.prepared.lock().unwrap()).into_iter();
+        for &(edit, count) in edits {
+            match edit {
+                Edit::Keep => set.extend(before.by_ref().take(count)),
+                Edit::Insert => set.extend(prepared.by_ref().take(count)),
+                Edit::Remove => before.by_ref().take(count).for_each(drop),
+                Edit::Update => {
+                    for old in before.by_ref().take(count) {
+                        let new = &snapshot.endpoints()[set.len()];
+                        assert!(old.is_same(new) && old != *new);
+                        set.push(Arc::clone(new));
+                    }
+                }
+            }
+        }
+        assert!(before.next().is_none() && prepared.next().is_none());
+        let same = |(own, told): (&Arc<_>, &Arc<_>)| Arc::ptr_eq(own, told);
+        assert!(set.len() == snapshot.endpoints().len() && set.iter().zip(snapshot.endpoints()).all(same));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn what_is_published_is_what_was_told(steps in prop::collection::vec((0u8..8, 0u8..4, any::<bool>()), 0..200)) {
+    fn what_is_published_is_what_was_told(steps in prop::collection::vec((0u8..8, 0u8..5, any::<bool>()), 0..200)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let (sender, stream) = told();
             let directory = Directory::builder().service("s", stream).build();
             let service = directory.service("s");
+            let following = Arc::new(Following::default());
+            service.subscribe(&following);
             let mut model = BTreeMap::new();
             for (id, what, wait) in steps {
                 let id = format!("e{id}");
                 let told = match what {
                     0 => { model.remove(&id); remove(&id) }
                     weight => {
-                        let endpoint = endpoint(&id, u16::from(weight)).with_weight(u32::from(weight));
+                        // 3 and 4 are the same endpoint, of another weight.
+                        let endpoint = endpoint(&id, u16::from(weight.min(3))).with_weight(u32::from(weight));
                         model.insert(id, endpoint.clone());
                         insert(endpoint)
                     }
@@ -349,8 +391,38 @@ proptest! {
                 sender.send(told).unwrap();
                 if wait {
                     pass(Duration::from_millis(60)).await;
+                    let expected: Vec<_> = model.values().cloned().collect();
                     let published: Vec<_> = service.snapshot().endpoints().iter().map(|endpoint| (**endpoint).clone()).collect();
-                    assert_eq!(published, model.values().cloned().collect::<Vec<_>>());
+                    assert_eq!(published, expected);
+                    let followed: Vec<_> = following.set.lock().unwrap().iter().map(|endpoint| (**endpoint).clone()).collect();
+                    assert_eq!(followed, expected, "by the edits alone");
+                }
+            }
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn a_whole_set_takes_the_place_of_what_was_told_before(sets in prop::collection::vec((prop::collection::vec((0u8..12, 1u16..4), 0..20), any::<bool>()), 1..20)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let (sender, mut receiver) = mpsc::unbounded_channel();
+            let stream = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx)).map(Ok::<_, Infallible>);
+            let directory = Directory::builder().service("s", ChangeStream::sets(stream)).build();
+            let service = directory.service("s");
+            let following = Arc::new(Following::default());
+            service.subscribe(&following);
+            for (set, wait) in sets {
+                let set: Vec<_> = set.into_iter().map(|(id, port)| endpoint(&format!("e{id}"), port)).collect();
+                let model: BTreeMap<_, _> = set.iter().map(|endpoint| (endpoint.id().clone(), endpoint.clone())).collect();
+                sender.send(set).unwrap();
+                if wait {
+                    pass(Duration::from_millis(60)).await;
+                    let published: Vec<_> = service.snapshot().endpoints().iter().map(|endpoint| (**endpoint).clone()).collect();
+                    assert_eq!(published, model.into_values().collect::<Vec<_>>());
+                    assert_eq!(*following.set.lock().unwrap(), service.snapshot().endpoints(), "by the edits alone");
                 }
             }
         });

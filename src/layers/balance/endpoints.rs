@@ -14,8 +14,8 @@ use tokio::{sync::Notify, time::Instant};
 use super::picker::Pick;
 use crate::{
     Endpoint, EndpointHandle,
-    discover::{Snapshot, Subscriber},
-    endpoint::{Address, EndpointId, Group, Status},
+    discover::{Edit, Snapshot, Subscriber},
+    endpoint::{Address, EndpointId, Group},
     monitor::{Act, EndpointView, Kind, Observation, Observe},
 };
 
@@ -48,16 +48,16 @@ pub(super) struct Endpoints<S, R> {
     writer: Mutex<Writer<S, R>>,
 }
 
-/// What calls read; never changes, a new one takes its place.
+/// What calls read; never changes, a new one takes its place. In the order of the directory's snapshot.
 pub(super) struct Set<S, R> {
-    pub(super) slots: Box<[Slot<S, R>]>,
+    slots: Vec<Slot<S, R>>,
     /// How many of them their source says are up.
     up: u32,
 }
 
 /// An endpoint as pickers see it, and its node: side by side, for the one that is picked is looked up at once.
 pub(super) struct Slot<S, R> {
-    pub(super) handle: EndpointHandle,
+    handle: EndpointHandle,
     node: Arc<Node<S, R>>,
 }
 
@@ -72,15 +72,12 @@ pub(super) struct Node<S, R> {
 }
 
 struct Writer<S, R> {
-    /// Those of the last snapshot, in its order, which is that of their ids.
-    current: Vec<Known<S, R>>,
-    /// Those the next one will have and the last had not, in its order.
-    prepared: Vec<Known<S, R>>,
+    /// What the next set will have and the present one has not.
+    prepared: Set<S, R>,
+    /// Those of them that were there before.
+    returned: Vec<EndpointHandle>,
     removed: HashMap<Identity, (EndpointHandle, Instant)>,
 }
-
-/// An endpoint as its source said it, and its node.
-type Known<S, R> = (Arc<Endpoint>, Arc<Node<S, R>>);
 
 type Identity = (EndpointId, Address);
 
@@ -89,22 +86,6 @@ pub(super) struct Picked<S, R> {
     pub(super) node: Arc<Node<S, R>>,
     /// Whether it has the endpoint's one probe.
     pub(super) probe: bool,
-}
-
-impl<S, R> Set<S, R> {
-    pub(super) fn handles(&self) -> impl Iterator<Item = &EndpointHandle> {
-        self.slots.iter().map(|slot| &slot.handle)
-    }
-
-    fn serving(&self) -> impl Iterator<Item = &EndpointHandle> {
-        self.handles().filter(|handle| handle.is_serving())
-    }
-}
-
-impl<S, R> Slot<S, R> {
-    fn new(node: &Arc<Node<S, R>>) -> Self {
-        Self { handle: node.handle.clone(), node: Arc::clone(node) }
-    }
 }
 
 impl<S, R> AsRef<EndpointHandle> for Slot<S, R> {
@@ -126,17 +107,16 @@ impl<S, R> Node<S, R> {
 
 impl<S, R> Endpoints<S, R> {
     pub(super) fn new(service: Arc<str>, connect: Connect<S>, eager: bool, rule: Arc<R>) -> Self {
-        let set = Set { slots: Box::new([]), up: 0 };
         Self {
             service,
             rule,
             connect,
             eager,
             group: Arc::default(),
-            set: ArcSwap::from_pointee(set),
+            set: ArcSwap::from_pointee(Set::new(0)),
             panic: AtomicBool::new(false),
             changed: Notify::new(),
-            writer: Mutex::new(Writer { current: Vec::new(), prepared: Vec::new(), removed: HashMap::new() }),
+            writer: Mutex::new(Writer { prepared: Set::new(0), returned: Vec::new(), removed: HashMap::new() }),
         }
     }
 
@@ -219,41 +199,57 @@ impl<S, R> Endpoints<S, R> {
     /// Puts a node without a service in the place of one whose service is no good, unless somebody did.
     #[cold]
     fn renew(&self, broken: &mut Arc<Node<S, R>>) {
-        let mut writer = self.writer();
-        let handle = &broken.handle;
-        let Some((_, node)) = writer.current.iter_mut().find(|(_, node)| node.handle.is(handle)) else {
+        // The set is replaced under this lock alone.
+        let _writer = self.writer();
+        let set = self.set();
+        let Some(at) = set.slots.iter().position(|slot| slot.handle.is(&broken.handle)) else { return };
+        let node = &set.slots[at].node;
+        if !node.broken.load(Relaxed) {
+            *broken = Arc::clone(node);
             return;
-        };
-        if node.broken.load(Relaxed) {
-            *node = Arc::new(Node::new(handle.clone(), Arc::clone(&self.rule)));
-            let slot = |slot: &Slot<S, R>| Slot::new(if slot.handle.is(handle) { node } else { &slot.node });
-            let set = self.set();
-            self.set.store(Arc::new(Set { slots: set.slots.iter().map(slot).collect(), up: set.up }));
         }
-        let renewed = Arc::clone(node);
-        *broken = renewed;
+        *broken = Arc::new(Node::new(broken.handle.clone(), Arc::clone(&self.rule)));
+        let mut slots = set.slots.clone();
+        slots[at].node = Arc::clone(broken);
+        self.set.store(Arc::new(Set { slots, up: set.up }));
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer<S, R>> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A node for an endpoint that has none: with what was learned of it, if it was removed lately.
-    fn node(
-        &self,
-        removed: &mut HashMap<Identity, (EndpointHandle, Instant)>,
-        endpoint: &Arc<Endpoint>,
-    ) -> Arc<Node<S, R>> {
-        let known = if removed.is_empty() { None } else { removed.remove(&identity(endpoint)) };
-        let handle = match known {
-            Some((handle, _)) if handle.endpoint().is_same(endpoint) => handle,
+    /// An endpoint that is new here: with what was learned of it, if it was removed lately.
+    fn handle(&self, writer: &mut Writer<S, R>, endpoint: &Arc<Endpoint>) -> EndpointHandle {
+        let known = if writer.removed.is_empty() { None } else { writer.removed.remove(&identity(endpoint)) };
+        match known {
+            Some((handle, _)) if handle.endpoint().is_same(endpoint) => {
+                handle.update(Arc::clone(endpoint));
+                writer.returned.push(handle.clone());
+                handle
+            }
             _ => EndpointHandle::new(Arc::clone(&self.service), Arc::clone(endpoint), Arc::clone(&self.group)),
-        };
-        let node = Arc::new(Node::new(handle, Arc::clone(&self.rule)));
-        if self.eager {
-            node.service.get_or_init(|| (self.connect)(&node.handle));
         }
-        node
+    }
+}
+
+impl<S, R> Set<S, R> {
+    fn new(capacity: usize) -> Self {
+        Self { slots: Vec::with_capacity(capacity), up: 0 }
+    }
+
+    pub(super) fn handles(&self) -> impl Iterator<Item = &EndpointHandle> {
+        self.slots.iter().map(|slot| &slot.handle)
+    }
+
+    fn serving(&self) -> impl Iterator<Item = &EndpointHandle> {
+        self.handles().filter(|handle| handle.is_serving())
+    }
+}
+
+// Derived, it would ask that of the service.
+impl<S, R> Clone for Slot<S, R> {
+    fn clone(&self) -> Self {
+        Self { handle: self.handle.clone(), node: Arc::clone(&self.node) }
     }
 }
 
@@ -278,65 +274,68 @@ fn forget(removed: &mut HashMap<Identity, (EndpointHandle, Instant)>, now: Insta
 }
 
 impl<S: Send + Sync, R: Send + Sync> Subscriber for Endpoints<S, R> {
-    fn prepare(&self, chunk: &[Arc<Endpoint>]) {
+    fn prepare(&self, before: usize, chunk: &[Arc<Endpoint>]) {
         let mut writer = self.writer();
         let writer = &mut *writer;
+        if before == 0 {
+            writer.prepared = Set::new(chunk.len());
+            writer.returned.clear();
+        }
         for endpoint in chunk {
-            let there = writer.current.binary_search_by(|(known, _)| known.id().cmp(endpoint.id()));
-            // One that is the same but for what may change keeps its node.
-            if there.is_ok_and(|at| writer.current[at].0.is_same(endpoint)) {
-                continue;
+            let handle = self.handle(writer, endpoint);
+            let node = Arc::new(Node::new(handle.clone(), Arc::clone(&self.rule)));
+            if self.eager {
+                node.service.get_or_init(|| (self.connect)(&handle));
             }
-            let node = self.node(&mut writer.removed, endpoint);
-            writer.prepared.push((Arc::clone(endpoint), node));
+            writer.prepared.up += u32::from(handle.is_up());
+            writer.prepared.slots.push(Slot { handle, node });
         }
     }
 
-    fn publish(&self, snapshot: &Snapshot) {
+    fn publish(&self, snapshot: &Snapshot, edits: &[(Edit, usize)]) {
         let mut writer = self.writer();
         let writer = &mut *writer;
         let now = Instant::now();
-        let mut before = mem::take(&mut writer.current).into_iter().peekable();
-        let mut prepared = mem::take(&mut writer.prepared).into_iter().peekable();
-        let mut after = Vec::with_capacity(snapshot.endpoints().len());
+        let before = self.set.load_full();
+        let prepared = mem::replace(&mut writer.prepared, Set::new(0));
+        let mut fresh = prepared.slots.into_iter();
+        let mut after = Set::new(snapshot.endpoints().len());
+        after.up = before.up + prepared.up;
         let mut left = Vec::new();
-        for endpoint in snapshot.endpoints() {
-            if let Some(same) = before.next_if(|(known, _)| Arc::ptr_eq(known, endpoint)) {
-                after.push(same);
-                continue;
-            }
-            while let Some((_, gone)) = before.next_if(|(known, _)| known.id() < endpoint.id()) {
-                left.push(gone);
-            }
-            let node = match before.next_if(|(known, _)| known.id() == endpoint.id()) {
-                Some((known, node)) if known.is_same(endpoint) => {
-                    node.handle.update(Arc::clone(endpoint));
-                    node
-                }
-                replaced => {
-                    // One of the same id that is reached otherwise now is another endpoint.
-                    left.extend(replaced.map(|(_, node)| node));
-                    while prepared.next_if(|(known, _)| known.id() < endpoint.id()).is_some() {}
-                    match prepared.next_if(|(known, _)| Arc::ptr_eq(known, endpoint)) {
-                        Some((_, node)) => node,
-                        // It came in between.
-                        None => self.node(&mut writer.removed, endpoint),
+        let mut at = 0;
+        // What is kept is not looked at, only counted: each would be a cache miss.
+        for &(edit, count) in edits {
+            let old = at..at + count;
+            match edit {
+                Edit::Keep => after.slots.extend_from_slice(&before.slots[old]),
+                Edit::Update => {
+                    let said = &snapshot.endpoints()[after.slots.len()..];
+                    for (Slot { handle, .. }, endpoint) in before.slots[old.clone()].iter().zip(said) {
+                        after.up -= u32::from(handle.is_up());
+                        handle.update(Arc::clone(endpoint));
+                        after.up += u32::from(handle.is_up());
                     }
+                    after.slots.extend_from_slice(&before.slots[old]);
                 }
-            };
-            node.handle.revive();
-            after.push((Arc::clone(endpoint), node));
+                Edit::Insert => {
+                    after.slots.extend(fresh.by_ref().take(count));
+                    continue;
+                }
+                Edit::Remove => left.extend(&before.slots[old]),
+            }
+            at += count;
         }
-        for node in left.into_iter().chain(before.map(|(_, node)| node)) {
-            node.handle.remove();
-            writer.removed.insert(identity(&node.handle.endpoint()), (node.handle.clone(), now));
+        for handle in writer.returned.drain(..) {
+            handle.revive();
+        }
+        for Slot { handle, .. } in left {
+            after.up -= u32::from(handle.is_up());
+            handle.remove();
+            writer.removed.insert(identity(&handle.endpoint()), (handle.clone(), now));
         }
         forget(&mut writer.removed, now);
-        let up = after.iter().filter(|(endpoint, _)| endpoint.status() == Status::Up).count() as u32;
-        let slots: Box<[_]> = after.iter().map(|(_, node)| Slot::new(node)).collect();
-        writer.current = after;
-        self.group.size.store(slots.len() as u32, Relaxed);
-        self.set.store(Arc::new(Set { slots, up }));
+        self.group.size.store(after.slots.len() as u32, Relaxed);
+        self.set.store(Arc::new(after));
         self.changed.notify_waiters();
     }
 }
@@ -360,7 +359,7 @@ impl<S: Send + Sync, R: Send + Sync> Observe for Endpoints<S, R> {
                 latency: handle.load().latency(),
             })
         };
-        self.set().slots.iter().map(|slot| view(&slot.handle)).collect()
+        self.set().handles().map(view).collect()
     }
 
     fn act(&self, act: &Act) -> bool {
