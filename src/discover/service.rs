@@ -60,6 +60,11 @@ impl Snapshot {
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
     }
+
+    #[cfg(test)]
+    pub(crate) fn of(endpoints: impl IntoIterator<Item = Arc<Endpoint>>) -> Self {
+        Self { version: 1, endpoints: endpoints.into_iter().collect() }
+    }
 }
 
 /// Whoever keeps something of its own for each endpoint, as a balancer does.
@@ -243,5 +248,32 @@ impl fmt::Debug for ServiceHandle {
             .field("name", &self.service.name)
             .field("snapshot", &self.service.snapshot.load())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Of each id, before and now: none, one endpoint, or another of the same id.
+        #[test]
+        fn nothing_new_is_left_unprepared_and_nothing_else_is_prepared(
+            sets in prop::collection::vec((0..3_usize, 0..3_usize), 0..30),
+        ) {
+            let endpoint = |id: usize| Endpoint::from(std::net::SocketAddr::from(([10, 0, 0, 1], 80))).with_id(format!("{id:02}"));
+            let (mut before, mut now) = (Vec::new(), Vec::new());
+            for (id, (was, is)) in sets.into_iter().enumerate() {
+                let either = [None, Some(Arc::new(endpoint(id))), Some(Arc::new(endpoint(id)))];
+                before.extend(either[was].clone());
+                now.extend(either[is].clone());
+            }
+            let obvious = now.iter().filter(|endpoint| !before.iter().any(|old| Arc::ptr_eq(old, endpoint)));
+            let (fresh, obvious) = (fresh(&before, &now), obvious.cloned().collect::<Vec<_>>());
+            prop_assert_eq!(fresh.len(), obvious.len());
+            prop_assert!(fresh.iter().zip(&obvious).all(|(one, other)| Arc::ptr_eq(one, other)));
+        }
     }
 }

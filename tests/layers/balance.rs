@@ -411,6 +411,26 @@ async fn a_change_of_weight_keeps_history_and_a_removed_endpoint_is_let_go() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endpoint_that_drained_and_left_is_called_once_it_is_back() {
+    let (directory, changes) = changing();
+    let scripts = ScriptedEndpoints::new();
+    scripts.endpoint("e1").otherwise(|_: &Query| Ok(Answer::Rows(1)));
+    let service = directory.service("s");
+    let stack = stack(service.clone(), RoundRobin::default(), &scripts);
+    let mut versions = service.watch();
+    let one = &endpoints(1)[0];
+    for change in [
+        insert(one.clone().with_status(Status::Draining)),
+        Change::Remove(one.id().clone()),
+        insert(one.clone().with_status(Status::Up)),
+    ] {
+        changes.send(change).unwrap();
+        versions.changed().await.unwrap();
+    }
+    assert_eq!(stack.oneshot(Query::read("q")).await.unwrap(), Answer::Rows(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_removed_under_a_call_still_answers_it() {
     let (directory, changes) = changing();
     let scripts = ScriptedEndpoints::new();

@@ -199,7 +199,11 @@ impl<S> Endpoints<S> {
     ) -> Arc<Node<S>> {
         let known = if removed.is_empty() { None } else { removed.remove(&identity(endpoint)) };
         let handle = match known {
-            Some((handle, _)) if handle.endpoint().is_same(endpoint) => handle,
+            Some((handle, _)) if handle.endpoint().is_same(endpoint) => {
+                // What its source said of it when it left no longer holds.
+                handle.update(Arc::clone(endpoint));
+                handle
+            }
             _ => EndpointHandle::new(Arc::clone(&self.service), Arc::clone(endpoint), Arc::clone(&self.group)),
         };
         let node = Arc::new(Node { handle, service: OnceLock::new() });
@@ -336,5 +340,74 @@ impl<S> fmt::Debug for Endpoints<S> {
             .field("service", &self.service)
             .field("endpoints", &self.set().handles)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::endpoint::Scheme;
+
+    fn endpoint((id, port, https, weight): (u8, u16, bool, u32)) -> Endpoint {
+        let endpoint = Endpoint::from(std::net::SocketAddr::from(([10, 0, 0, 1], port)));
+        let scheme = if https { Scheme::Https } else { Scheme::Http };
+        endpoint.with_id(id.to_string()).with_scheme(scheme).with_weight(weight)
+    }
+
+    proptest! {
+        /// Against maps: what is there, and what was there once.
+        #[test]
+        fn an_endpoint_keeps_what_was_learned_of_it_as_long_as_it_is_the_same_one(
+            sets in prop::collection::vec(
+                (prop::collection::vec((0..5_u8, 1..3_u16, any::<bool>(), 0..3_u32), 0..6), 0..7_usize), 0..12,
+            ),
+        ) {
+            let endpoints = Endpoints::new("s".into(), Box::new(|_: &EndpointHandle| ()), false);
+            let mut current: BTreeMap<EndpointId, (Arc<Endpoint>, u64)> = BTreeMap::new();
+            let mut gone: BTreeMap<(EndpointId, Address), (Arc<Endpoint>, u64)> = BTreeMap::new();
+            for (set, unprepared) in sets {
+                let set: BTreeMap<EndpointId, Endpoint> =
+                    set.into_iter().map(endpoint).map(|endpoint| (endpoint.id().clone(), endpoint)).collect();
+                // As the writer does: what has not changed is the same `Arc`.
+                let set: Vec<Arc<Endpoint>> = set
+                    .into_values()
+                    .map(|endpoint| match current.get(endpoint.id()) {
+                        Some((same, _)) if **same == endpoint => Arc::clone(same),
+                        _ => Arc::new(endpoint),
+                    })
+                    .collect();
+                let fresh = set.iter().filter(|new| current.get(new.id()).is_none_or(|(old, _)| !Arc::ptr_eq(old, new)));
+                // A subscriber that came in between was not told of the first ones.
+                let chunk: Vec<_> = fresh.skip(unprepared.saturating_sub(3)).cloned().collect();
+                endpoints.prepare(&chunk);
+                endpoints.publish(&Snapshot::of(set.iter().cloned()));
+
+                let handles = endpoints.set();
+                let mut next = BTreeMap::new();
+                prop_assert_eq!(handles.handles.len(), set.len());
+                for (handle, new) in handles.handles.iter().zip(&set) {
+                    prop_assert!(Arc::ptr_eq(&handle.endpoint(), new) && !handle.is_removed());
+                    let known = match current.get(new.id()) {
+                        Some((old, number)) if old.is_same(new) => Some(*number),
+                        _ => gone.remove(&identity(new)).filter(|(old, _)| old.is_same(new)).map(|(_, number)| number),
+                    };
+                    let number = handle.number();
+                    let mut others = current.values().chain(next.values()).chain(gone.values());
+                    let is_new = || others.all(|(_, other)| *other != number);
+                    prop_assert!(known.map_or_else(is_new, |known| known == number), "{} is taken for another", new.id());
+                    next.insert(new.id().clone(), (Arc::clone(new), number));
+                }
+                for (id, (old, number)) in current {
+                    if next.get(&id).is_none_or(|(_, new)| *new != number) {
+                        gone.insert(identity(&old), (old, number));
+                    }
+                }
+                current = next;
+            }
+        }
     }
 }
