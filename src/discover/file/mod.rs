@@ -42,7 +42,7 @@
 //! field.
 
 use std::{
-    collections::{BTreeMap, hash_map::DefaultHasher},
+    collections::hash_map::DefaultHasher,
     fmt,
     hash::{Hash as _, Hasher as _},
     io::Read as _,
@@ -54,7 +54,6 @@ use std::{
 use futures_util::stream;
 use notify::RecursiveMode;
 use notify_debouncer_full::{DebounceEventResult, new_debouncer};
-use serde::Deserialize;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -62,7 +61,10 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{ChangeStream, Source};
-use crate::{Endpoint, endpoint::Status};
+
+mod text;
+
+use text::{Format, Services};
 
 /// How often the file is looked at without being told to.
 const POLL: Duration = Duration::from_secs(5);
@@ -79,12 +81,6 @@ pub struct File {
     watching: std::sync::OnceLock<Watching>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Format {
-    Toml,
-    Json,
-}
-
 /// The one reader, for all services.
 #[derive(Debug)]
 struct Watching {
@@ -97,7 +93,7 @@ struct Watching {
 enum State {
     #[default]
     Unread,
-    Read(Arc<BTreeMap<String, Vec<Endpoint>>>),
+    Read(Arc<Services>),
     Bad(Arc<InvalidFile>),
 }
 
@@ -123,7 +119,7 @@ impl InvalidFile {
 impl fmt::Display for InvalidFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.path.display())?;
-        if !self.field.is_empty() && self.field != "." {
+        if !self.field.is_empty() {
             write!(f, ", {}", self.field)?;
         }
         write!(f, ": {}", self.reason)
@@ -151,6 +147,13 @@ impl File {
         self
     }
 
+    /// What it would say if this were its text. For `fuzz/`, which has no time for files; no part of the interface.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn parse(&self, text: &str) -> Result<Services, InvalidFile> {
+        text::parse(&self.path, self.format, text)
+    }
+
     /// Begins to watch, on first use.
     fn watch(&self) -> &Watching {
         self.watching.get_or_init(|| {
@@ -161,7 +164,7 @@ impl File {
         })
     }
 
-    fn read(&self) -> Result<(BTreeMap<String, Vec<Endpoint>>, u64), InvalidFile> {
+    fn read(&self) -> Result<(Services, u64), InvalidFile> {
         Reader { path: self.path.clone(), format: self.format, max_bytes: self.max_bytes }.read()
     }
 }
@@ -191,7 +194,7 @@ impl Source for File {
     }
 }
 
-fn state(read: Result<BTreeMap<String, Vec<Endpoint>>, InvalidFile>) -> State {
+fn state(read: Result<Services, InvalidFile>) -> State {
     match read {
         Ok(services) => State::Read(Arc::new(services)),
         Err(error) => State::Bad(Arc::new(error)),
@@ -241,7 +244,7 @@ impl Reader {
         Ok(debouncer)
     }
 
-    fn read(&self) -> Result<(BTreeMap<String, Vec<Endpoint>>, u64), InvalidFile> {
+    fn read(&self) -> Result<(Services, u64), InvalidFile> {
         let invalid = |error: std::io::Error| InvalidFile::new(&self.path, "", error);
         let mut text = String::new();
         // One byte more than may be, to see whether there is more.
@@ -252,158 +255,6 @@ impl Reader {
         }
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
-        Ok((parse(&self.path, self.format, &text)?, hasher.finish()))
-    }
-}
-
-/// An endpoint as it stands in the file.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Entry {
-    Url(String),
-    Table(Table),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    url: String,
-    id: Option<String>,
-    weight: Option<u32>,
-    zone: Option<String>,
-    server_name: Option<String>,
-    authority: Option<String>,
-    #[serde(default)]
-    status: FileStatus,
-    #[serde(default)]
-    metadata: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum FileStatus {
-    #[default]
-    Up,
-    Draining,
-    Down,
-}
-
-fn parse(path: &Path, format: Format, text: &str) -> Result<BTreeMap<String, Vec<Endpoint>>, InvalidFile> {
-    // First whether it is a document at all, then each endpoint by itself, so that an error names the one that is wrong.
-    let document: BTreeMap<String, Vec<serde_json::Value>> = match format {
-        Format::Json => {
-            let mut reader = serde_json::Deserializer::from_str(text);
-            let document = serde_path_to_error::deserialize(&mut reader)
-                .map_err(|error| InvalidFile::new(path, error.path().to_string(), error.inner()))?;
-            reader.end().map_err(|error| InvalidFile::new(path, "", error))?;
-            document
-        }
-        Format::Toml => {
-            let reader =
-                toml::Deserializer::parse(text).map_err(|error| InvalidFile::new(path, "", error.message()))?;
-            serde_path_to_error::deserialize(reader)
-                .map_err(|error| InvalidFile::new(path, error.path().to_string(), error.inner().message()))?
-        }
-    };
-    let mut services = BTreeMap::new();
-    for (service, entries) in document {
-        let mut endpoints: Vec<Endpoint> = Vec::with_capacity(entries.len());
-        for (number, value) in entries.into_iter().enumerate() {
-            let field = format!("{service}[{number}]");
-            let endpoint = endpoint(value).map_err(|(name, reason)| {
-                let dot = if name.is_empty() { "" } else { "." };
-                InvalidFile::new(path, format!("{field}{dot}{name}"), reason)
-            })?;
-            if endpoints.iter().any(|other| other.id() == endpoint.id()) {
-                return Err(InvalidFile::new(
-                    path,
-                    format!("{field}.id"),
-                    format!("{:?} stands there twice", endpoint.id().as_str()),
-                ));
-            }
-            endpoints.push(endpoint);
-        }
-        services.insert(service, endpoints);
-    }
-    Ok(services)
-}
-
-/// An endpoint, or the field that is wrong and why.
-fn endpoint(value: serde_json::Value) -> Result<Endpoint, (String, String)> {
-    let entry = if value.is_string() {
-        serde_json::from_value(value).map(Entry::Url).map_err(|error| (String::new(), error.to_string()))?
-    } else {
-        serde_path_to_error::deserialize(value)
-            .map(Entry::Table)
-            .map_err(|error| (error.path().to_string().trim_start_matches('.').to_owned(), error.inner().to_string()))?
-    };
-    match entry {
-        Entry::Url(url) => {
-            url.parse().map_err(|error: crate::endpoint::InvalidEndpoint| (String::new(), error.to_string()))
-        }
-        Entry::Table(table) => {
-            let mut endpoint: Endpoint = table
-                .url
-                .parse()
-                .map_err(|error: crate::endpoint::InvalidEndpoint| ("url".to_owned(), error.to_string()))?;
-            if let Some(id) = table.id {
-                endpoint = endpoint.with_id(id);
-            }
-            if let Some(zone) = table.zone {
-                endpoint = endpoint.with_zone(zone);
-            }
-            if let Some(name) = table.server_name {
-                endpoint = endpoint.with_server_name(name);
-            }
-            if let Some(authority) = table.authority {
-                endpoint = endpoint.with_authority(authority);
-            }
-            let status = match table.status {
-                FileStatus::Up => Status::Up,
-                FileStatus::Draining => Status::Draining,
-                FileStatus::Down => Status::Down,
-            };
-            Ok(endpoint.with_weight(table.weight.unwrap_or(1)).with_status(status).with_metadata(table.metadata))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn toml(text: &str) -> Result<BTreeMap<String, Vec<Endpoint>>, InvalidFile> {
-        parse(Path::new("shop.toml"), Format::Toml, text)
-    }
-
-    #[test]
-    fn both_forms_say_the_same() {
-        let table = toml(
-            "[[catalog]]\nurl = \"http://10.0.0.7:80\"\nid = \"a\"\nzone = \"z\"\nweight = 3\nstatus = \"draining\"\nmetadata = { v = \"1\" }",
-        )
-        .unwrap();
-        let json = r#"{"catalog": [{"url": "http://10.0.0.7:80", "id": "a", "zone": "z", "weight": 3, "status": "draining", "metadata": {"v": "1"}}]}"#;
-        assert_eq!(parse(Path::new("shop.json"), Format::Json, json).unwrap(), table);
-        let endpoint = &table["catalog"][0];
-        assert_eq!((endpoint.id().as_str(), endpoint.zone(), endpoint.weight()), ("a", Some("z"), 3));
-        assert_eq!((endpoint.status(), endpoint.metadata()["v"].as_str()), (Status::Draining, "1"));
-        assert_eq!(toml("catalog = [\"10.0.0.7:80\"]").unwrap()["catalog"].len(), 1);
-    }
-
-    #[test]
-    fn an_error_names_the_file_the_field_and_the_value() {
-        for (text, field, value) in [
-            ("[[a]]\nurl = \"http://x:99999\"", "a[0].url", "99999"),
-            ("[[a]]\nurl = \"http://x:1\"\nweight = \"much\"", "a[0].weight", "much"),
-            ("[[a]]\nurl = \"http://x:1\"\nwieght = 1", "a[0]", "wieght"),
-            ("[[a]]\nurl = \"http://x:1\"\nstatus = \"gone\"", "a[0].status", "gone"),
-            ("a = [\"http://x:1\", \"http://x:1\"]", "a[1].id", "x:1"),
-            ("a = 5", "a", "5"),
-            ("a = [", "", ""),
-        ] {
-            let error = toml(text).unwrap_err();
-            assert!(error.field().starts_with(field), "{error}");
-            assert!(error.to_string().contains("shop.toml") && error.to_string().contains(value), "{error}");
-        }
+        Ok((text::parse(&self.path, self.format, &text)?, hasher.finish()))
     }
 }
