@@ -163,3 +163,82 @@ impl Known {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Port 0 is refused; a port or a weight of its own makes it another.
+    fn endpoint() -> impl Strategy<Value = Endpoint> {
+        (0..6_u8, 0..3_u16, 0..2_u32).prop_map(|(id, port, weight)| {
+            Endpoint::from(std::net::SocketAddr::from(([10, 0, 0, 1], port)))
+                .with_id(id.to_string())
+                .with_weight(weight)
+        })
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        All(Vec<Endpoint>),
+        Insert(Endpoint),
+        Remove(EndpointId),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            prop::collection::vec(endpoint(), 0..8).prop_map(Step::All),
+            endpoint().prop_map(Step::Insert),
+            (0..6_u8).prop_map(|id| Step::Remove(EndpointId::new(id.to_string()))),
+        ]
+    }
+
+    /// What was said last of each id, right or not.
+    type Said = BTreeMap<EndpointId, Endpoint>;
+
+    proptest! {
+        #[test]
+        fn no_endpoint_a_source_told_of_is_lost_and_none_it_took_back_stays(
+            steps in prop::collection::vec(step(), 0..40),
+        ) {
+            let (mut known, mut said) = (Known::default(), Said::new());
+            for step in steps {
+                let (before, refused) = (known.endpoints.clone(), known.refused.clone());
+                let update = match step {
+                    Step::All(all) => {
+                        said = all.iter().map(|endpoint| (endpoint.id().clone(), endpoint.clone())).collect();
+                        Update::All(all)
+                    }
+                    Step::Insert(endpoint) => {
+                        said.insert(endpoint.id().clone(), endpoint.clone());
+                        Update::Change(Change::Insert(endpoint.id().clone(), endpoint))
+                    }
+                    Step::Remove(id) => {
+                        said.remove(&id);
+                        Update::Change(Change::Remove(id))
+                    }
+                };
+                let asked = RefCell::new(Vec::new());
+                known.take(update, |endpoint, told| {
+                    asked.borrow_mut().push((endpoint.id().clone(), told));
+                    endpoint.validate().is_ok()
+                });
+
+                let right = |endpoint: &&Endpoint| endpoint.validate().is_ok();
+                prop_assert!(known.endpoints.values().map(|endpoint| &**endpoint).eq(said.values().filter(right)));
+                prop_assert!(known.endpoints.iter().all(|(id, endpoint)| id == endpoint.id()));
+                prop_assert!(known.refused.iter().eq(said.iter().filter(|(_, endpoint)| !right(endpoint)).map(|(id, _)| id)));
+                for (id, endpoint) in &known.endpoints {
+                    // What has not changed is the same `Arc`: balancers see by it that there is nothing to do.
+                    let same = before.get(id).filter(|old| *old == endpoint);
+                    prop_assert!(same.is_none_or(|old| Arc::ptr_eq(old, endpoint)));
+                }
+                // A refusal is told once.
+                prop_assert!(asked.into_inner().into_iter().all(|(id, told)| told == refused.contains(&id)));
+            }
+        }
+    }
+}
