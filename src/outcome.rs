@@ -158,7 +158,11 @@ impl<B> Classified for http::Response<B> {
         let status = self.status();
         if status == StatusCode::OK {
             // A unary gRPC failure is Trailers-Only: its status is in the head.
-            return self.headers().get("grpc-status").map_or(Outcome::Success, |code| grpc_outcome(code.as_bytes()));
+            return match self.headers().get("grpc-status") {
+                None => Outcome::Success,
+                Some(code) if code == "8" => Outcome::Throttled(after(self.pushback())),
+                Some(code) => grpc_outcome(code.as_bytes()),
+            };
         }
         if status == StatusCode::TOO_MANY_REQUESTS {
             return Outcome::Throttled(after(self.pushback()));
@@ -194,7 +198,6 @@ fn grpc_outcome(code: &[u8]) -> Outcome {
     match code {
         b"2" => Outcome::Failure(Failure::Grpc(2)),
         b"4" => Outcome::TimedOut,
-        b"8" => Outcome::Throttled(None),
         b"13" => Outcome::Failure(Failure::Grpc(13)),
         b"14" => Outcome::Failure(Failure::Grpc(14)),
         b"15" => Outcome::Failure(Failure::Grpc(15)),
@@ -212,4 +215,39 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         date.duration_since(std::time::SystemTime::now()).unwrap_or_default()
     };
     Some(wait.min(PUSHBACK_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn waits(text: &str) -> Option<Duration> {
+        retry_after(&HeaderMap::from_iter([(http::header::RETRY_AFTER, text.parse().unwrap())]))
+    }
+
+    proptest! {
+        #[test]
+        fn a_date_to_come_is_waited_for_and_one_that_has_passed_is_not(ahead in -400_i64..400) {
+            let seconds = Duration::from_secs(ahead.unsigned_abs());
+            let begin = SystemTime::now();
+            let date = if ahead < 0 { begin - seconds } else { begin + seconds };
+            let wait = waits(&httpdate::fmt_http_date(date)).unwrap();
+            let elapsed = begin.elapsed().unwrap();
+            // A date has whole seconds: part of one is lost.
+            let least = if ahead < 0 { Duration::ZERO } else { seconds.saturating_sub(elapsed + Duration::from_secs(1)) };
+            let most = if ahead < 0 { Duration::ZERO } else { seconds };
+            prop_assert!(least.min(PUSHBACK_MAX) <= wait && wait <= most.min(PUSHBACK_MAX), "{wait:?} for {ahead} s");
+        }
+
+        #[test]
+        fn seconds_are_waited_for_up_to_the_cut_however_many_digits_they_have(text in "0{0,30}[0-9]{1,30}") {
+            let digits = text.trim_start_matches('0');
+            let seconds = if digits.len() > 3 { 300 } else { digits.parse().unwrap_or(0).min(300) };
+            prop_assert_eq!(waits(&text), Some(Duration::from_secs(seconds)));
+        }
+    }
 }

@@ -86,3 +86,54 @@ impl fmt::Debug for Changes {
         f.debug_struct("Changes").field("service", self.handle.name()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::endpoint::Status;
+
+    /// An endpoint by its id, its port and what makes no other one of it.
+    fn endpoint((id, port, weight, up): (u8, u16, u32, bool)) -> (String, Endpoint) {
+        let status = if up { Status::Up } else { Status::Draining };
+        let endpoint = Endpoint::from(std::net::SocketAddr::from(([10, 0, 0, 1], port)));
+        (id.to_string(), endpoint.with_id(id.to_string()).with_weight(weight).with_status(status))
+    }
+
+    proptest! {
+        #[test]
+        fn a_balancer_that_follows_the_changes_has_the_endpoints_that_are_up_and_rebuilds_none_in_vain(
+            sets in prop::collection::vec(
+                prop::collection::vec((0..6_u8, 1..3_u16, 0..2_u32, prop::bool::weighted(0.8)), 0..6), 0..12,
+            ),
+        ) {
+            let mut changes = Changes::new(ServiceHandle::fixed("s", []));
+            let mut balancer: BTreeMap<EndpointId, Endpoint> = BTreeMap::new();
+            for set in sets {
+                let set: BTreeMap<_, _> = set.into_iter().map(endpoint).collect();
+                let up: BTreeMap<_, _> = set
+                    .values()
+                    .filter(|endpoint| endpoint.status() == Status::Up)
+                    .map(|endpoint| (endpoint.id().clone(), endpoint))
+                    .collect();
+                let kept = up.iter().filter(|(id, new)| balancer.get(id).is_some_and(|old| old.is_same(new))).count();
+                let needed = balancer.len() + up.len() - 2 * kept;
+
+                changes.compare(&Snapshot::of(set.values().cloned().map(Arc::new)));
+                prop_assert_eq!(changes.queue.len(), needed, "no change but what is needed");
+                for change in changes.queue.drain(..) {
+                    match change {
+                        Change::Remove(id) => prop_assert!(balancer.remove(&id).is_some(), "removed twice"),
+                        Change::Insert(id, endpoint) => {
+                            prop_assert_eq!(&id, endpoint.id());
+                            prop_assert!(balancer.insert(id, endpoint).is_none(), "inserted over another");
+                        }
+                    }
+                }
+                prop_assert!(balancer.keys().eq(up.keys()));
+                prop_assert!(balancer.values().zip(up.values()).all(|(old, new)| old.is_same(new)));
+            }
+        }
+    }
+}

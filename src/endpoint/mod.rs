@@ -300,7 +300,7 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
-/// `host:port`, `ip:port`, or with `http://` or `https://` in front, when the port may be left out.
+/// `host:port`, `ip:port`, or with `http://` or `https://` in front, when the port may be left out. An IPv6 address stands in brackets.
 impl std::str::FromStr for Endpoint {
     type Err = InvalidEndpoint;
 
@@ -315,10 +315,12 @@ impl std::str::FromStr for Endpoint {
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let address = if let Ok(socket) = rest.parse::<SocketAddr>() {
             Address::Socket(socket)
-        } else if let Ok(ip) = rest.trim_matches(['[', ']']).parse::<IpAddr>() {
+        } else if let Some(ip) = lone_ip(rest) {
             Address::Socket(SocketAddr::new(ip, default_port.ok_or_else(|| refuse("a port is missing"))?))
         } else {
             let (host, port) = match rest.rsplit_once(':') {
+                // Rust reads `+80` as a number, too.
+                Some((_, port)) if port.starts_with('+') => return Err(refuse("not a port")),
                 Some((host, port)) => (host, port.parse().map_err(|_| refuse("not a port"))?),
                 None => (rest, default_port.ok_or_else(|| refuse("a port is missing"))?),
             };
@@ -327,6 +329,14 @@ impl std::str::FromStr for Endpoint {
         let endpoint = Self::new(address).with_scheme(scheme);
         endpoint.validate().map_err(|invalid| refuse(invalid.reason))?;
         Ok(endpoint)
+    }
+}
+
+/// An IP address without a port. One of IPv6 is told from a port by its brackets: without them, `fd00::1:80` would be another address.
+fn lone_ip(text: &str) -> Option<IpAddr> {
+    match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        Some(inside) => inside.parse().ok().map(IpAddr::V6),
+        None => text.parse().ok().map(IpAddr::V4),
     }
 }
 
@@ -344,3 +354,29 @@ impl fmt::Display for InvalidEndpoint {
 }
 
 impl std::error::Error for InvalidEndpoint {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_with_a_slip_in_it_does_not_lead_somewhere_else() {
+        let address = |url: &str| url.parse::<Endpoint>().map(|endpoint| endpoint.address().to_string());
+        assert_eq!(address("http://[fd00::1]:8080").as_deref(), Ok("[fd00::1]:8080"));
+        assert_eq!(address("https://[fd00::1]/").as_deref(), Ok("[fd00::1]:443"));
+        assert_eq!(address("http://10.0.0.1").as_deref(), Ok("10.0.0.1:80"));
+        for wrong in [
+            "http://fd00::1:8080",
+            "http://fd00::1",
+            "http://[[fd00::1]]",
+            "http://[fd00::1",
+            "http://10.0.0.1]",
+            "http://[10.0.0.1]",
+            "http://[10.0.0.1]:80",
+            "catalog:+80",
+            "10.0.0.1:+80",
+        ] {
+            assert!(address(wrong).is_err(), "{wrong}: {:?}", address(wrong));
+        }
+    }
+}

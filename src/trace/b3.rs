@@ -11,9 +11,9 @@ pub(super) const PARENT_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-pare
 pub(super) const SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
 pub(super) const FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
 
-/// The first value counts.
+/// The first value counts. One that is no text is there all the same: as an empty one, which says nothing that is right.
 fn first<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
+    headers.get(name).map(|value| value.to_str().unwrap_or_default())
 }
 
 pub(super) fn extract_single(headers: &HeaderMap) -> Option<TraceContext> {
@@ -203,6 +203,20 @@ mod tests {
         assert_eq!(multi(&[("x-b3-spanid", SPAN)]), None);
         assert_eq!(multi(&[("x-b3-sampled", "0")]).unwrap().sampling(), Sampling::Denied);
         assert!(multi(&[("x-b3-traceid", "1f"), ("x-b3-spanid", "2")]).is_some(), "short ids are taken");
+    }
+
+    #[test]
+    fn a_header_that_is_no_text_is_not_taken_for_one_that_is_not_there() {
+        let all = [("x-b3-traceid", TRACE), ("x-b3-spanid", SPAN), ("x-b3-parentspanid", SPAN), ("x-b3-sampled", "0")];
+        for (spoilt, _) in all {
+            let mut headers = HeaderMap::new();
+            for (name, value) in all {
+                headers.insert(name, value.parse().unwrap());
+            }
+            assert!(extract_multi(&headers).is_some());
+            headers.insert(spoilt, HeaderValue::from_bytes(b"\xff").unwrap());
+            assert_eq!(extract_multi(&headers), None, "{spoilt}");
+        }
     }
 
     proptest! {

@@ -516,6 +516,31 @@ async fn nobody_calls_an_endpoint_before_the_time_it_asked_for() {
     assert_eq!(stack.oneshot(Query::read("q")).await.unwrap(), Answer::Rows(1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_asked_by_http_or_grpc_is_left_alone_as_long_as_it_says() {
+    for (status, said) in [
+        (429, [("retry-after", "7")].as_slice()),
+        (503, &[("retry-after", "7")]),
+        (200, &[("grpc-status", "8"), ("grpc-retry-pushback-ms", "7000")]),
+    ] {
+        let mut throttled = http::Response::builder().status(status);
+        for (name, value) in said {
+            throttled = throttled.header(*name, *value);
+        }
+        let scripts = ScriptedEndpoints::<http::Request<()>, http::Response<()>>::new();
+        scripts.endpoint("e1").respond(throttled.body(()).unwrap());
+        let stack = ServiceBuilder::new()
+            .layer(DiscoverLayer::new(fixed(1)))
+            .layer(BalanceLayer::new(RoundRobin::default()))
+            .layer(PushbackLayer::new())
+            .service(scripts.clone());
+        stack.clone().oneshot(http::Request::new(())).await.unwrap();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let error = stack.oneshot(http::Request::new(())).await.unwrap_err();
+        assert_eq!((error.kind(), error.retry_after()), (ErrorKind::RateLimited, Some(Duration::from_secs(5))));
+    }
+}
+
 #[test]
 fn a_call_prefers_what_it_has_not_tried() {
     let handles = handles(3);

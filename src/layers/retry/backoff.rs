@@ -49,6 +49,20 @@ mod tests {
     }
 
     proptest! {
+        /// Against doubling step by step, in whole nanoseconds.
+        #[test]
+        fn each_retry_s_ceiling_is_twice_the_one_before_up_to_the_most(
+            base in 0..=10_000_000_000_u64, most in 0..=3_600_000_000_000_u64, k in 0..200_u32,
+        ) {
+            let mut obvious = u128::from(base);
+            // A doubling more would go beyond 2^20 times the base, which no setting asks for.
+            for _ in 0..k.min(DOUBLINGS) {
+                obvious *= 2;
+            }
+            let obvious = obvious.min(u128::from(most));
+            prop_assert_eq!(ceiling(Duration::from_nanos(base), Duration::from_nanos(most), k).as_nanos(), obvious);
+        }
+
         #[test]
         fn never_above_the_most_nor_a_panic(
             base in any::<Duration>(), most in 0..=3600u64, k in any::<u32>(), u in 0.0..1.0,
