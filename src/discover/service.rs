@@ -199,6 +199,12 @@ impl Service {
         health.error = Some(error);
     }
 
+    /// Its source listed so many endpoints, and none of them may be used: as good as a failure.
+    pub(super) fn refused_all(&self, count: usize) {
+        self.failed(format!("none of the {count} endpoints it lists may be used"));
+        self.health().refused = count;
+    }
+
     pub(super) fn view(&self) -> ServiceView {
         let snapshot = self.snapshot();
         let health = self.health();
