@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
-use super::send::upstream;
+use super::send::broken;
 use crate::Error;
 
 /// Where a connection goes back to.
@@ -98,7 +98,7 @@ impl Body for ClientBody {
                 if ended && let Some(mut lease) = lease.take() {
                     lease.reusable = true;
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(upstream)))
+                Poll::Ready(frame.map(|frame| frame.map_err(broken)))
             }
             Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         }
