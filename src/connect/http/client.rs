@@ -178,6 +178,8 @@ pub struct PoolStats {
     pub idle: usize,
     /// Calls that wait for one.
     pub waiting: usize,
+    /// Connections being made.
+    pub dialing: usize,
 }
 
 impl<B> Shared<B>
