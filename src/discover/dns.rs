@@ -17,7 +17,8 @@
 //! ```
 //!
 //! Names are asked for again when their records' time to live is over, cut to between 1 s and 1 h. An answer that there is none, a failure and a silence keep the last
-//! set, and are tried again after 1 s, doubling to 60 s, with full jitter. The id of an endpoint is its `ip:port`; its server name and authority are those of the
+//! set, and are tried again after 1 s, doubling to 60 s, with full jitter. So does an answer of nothing but addresses that may not be used, such as 0.0.0.0, until
+//! its time to live is over. The id of an endpoint is its `ip:port`; its server name and authority are those of the
 //! host. Of SRV records those of the lowest priority are used, with their weights; there is no failing over to the next priority.
 
 use std::{

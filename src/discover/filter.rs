@@ -4,7 +4,7 @@ use crate::Endpoint;
 
 /// Which addresses a directory takes from its sources: networks that are allowed (all, if none is named) and networks that are denied.
 ///
-/// Host names pass; what they resolve to is the connector's.
+/// Host names pass; what they resolve to is the connector's, and `HttpClient` leaves out what no endpoint may be.
 ///
 /// ```
 /// use hopvine::discover::AddressFilter;

@@ -26,7 +26,7 @@
 //!
 //! A source that fails or ends is a *state*: the last good set stays, and the [monitor](crate::Monitor) says since when and why. Changes are gathered for
 //! 50 ms and published at once as an immutable [`Snapshot`]; what came and went in between is no change. What a source says is input: addresses
-//! nobody can be sent to are [refused](crate::Endpoint::validate), and an [`AddressFilter`] may refuse more.
+//! nobody can be sent to are [refused](crate::Endpoint::validate), and an [`AddressFilter`] may refuse more; a whole list of nothing but those is a failure.
 //!
 //! The directory's tasks run as long as the directory, or any of its [`ServiceHandle`]s, is held: a stack holds the handles it needs.
 

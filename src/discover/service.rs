@@ -60,6 +60,11 @@ impl Snapshot {
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
     }
+
+    #[cfg(test)]
+    pub(crate) fn of(endpoints: impl IntoIterator<Item = Arc<Endpoint>>) -> Self {
+        Self { version: 1, endpoints: endpoints.into_iter().collect() }
+    }
 }
 
 /// Whoever keeps something of its own for each endpoint, as a balancer does.
@@ -217,6 +222,12 @@ impl Service {
         }
         health.stale_since.get_or_insert_with(Instant::now);
         health.error = Some(error);
+    }
+
+    /// Its source listed so many endpoints, and none of them may be used: as good as a failure.
+    pub(super) fn refused_all(&self, count: usize) {
+        self.failed(format!("none of the {count} endpoints it lists may be used"));
+        self.health().refused = count;
     }
 
     pub(super) fn view(&self) -> ServiceView {

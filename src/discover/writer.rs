@@ -59,9 +59,13 @@ impl Writer {
         std::future::pending::<()>().await;
     }
 
-    /// `false` if it was an error: then what is known stays.
+    /// `false` if it was an error, or a list of nothing but what may not be used, as of a name that was taken over: then what is known stays.
     fn take(&self, pending: &mut Pending, update: Result<Update, BoxError>) -> bool {
         match update {
+            Ok(Update::All(all)) if self.refuses_all(&all) => {
+                self.service.refused_all(all.len());
+                false
+            }
             Ok(update) => {
                 pending.take(update);
                 self.service.heard();
@@ -74,13 +78,22 @@ impl Writer {
         }
     }
 
+    fn refuses_all(&self, all: &[Endpoint]) -> bool {
+        !all.is_empty() && all.iter().all(|endpoint| self.refusal(endpoint).is_some())
+    }
+
+    /// Why it may not be used.
+    fn refusal(&self, endpoint: &Endpoint) -> Option<String> {
+        match endpoint.validate() {
+            Err(invalid) => Some(invalid.to_string()),
+            Ok(()) if self.filter.admits(endpoint) => None,
+            Ok(()) => Some(format!("endpoint {:?}: refused by the address filter", endpoint.address().to_string())),
+        }
+    }
+
     /// Whether it may be used. Where it may not, that is told, unless it was `told` before.
     fn admits(&self, endpoint: &Endpoint, told: bool) -> bool {
-        let reason = match endpoint.validate() {
-            Err(invalid) => invalid.to_string(),
-            Ok(()) if self.filter.admits(endpoint) => return true,
-            Ok(()) => format!("endpoint {:?}: refused by the address filter", endpoint.address().to_string()),
-        };
+        let Some(reason) = self.refusal(endpoint) else { return true };
         if !told {
             tracing::warn!(target: "hopvine::discover", service = self.service.name(), reason, "endpoint refused");
         }

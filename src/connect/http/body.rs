@@ -10,8 +10,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
-use super::send::upstream;
-use crate::Error;
+use super::send::broken;
+use crate::{Error, context};
 
 /// Where a connection goes back to.
 pub(super) trait Release: Send + Sync {
@@ -38,6 +38,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if !self.reusable {
+            context::tell_written(true);
+        }
         self.pool.release(self.connection, self.reusable);
     }
 }
@@ -98,7 +101,7 @@ impl Body for ClientBody {
                 if ended && let Some(mut lease) = lease.take() {
                     lease.reusable = true;
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(upstream)))
+                Poll::Ready(frame.map(|frame| frame.map_err(broken)))
             }
             Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         }

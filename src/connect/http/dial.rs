@@ -1,6 +1,7 @@
 //! From an endpoint to a connection that speaks HTTP.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     net::SocketAddr,
     pin::Pin,
@@ -13,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use http::{HeaderValue, Method, Request};
 use http_body::Body;
 use http_body_util::Empty;
@@ -49,7 +51,7 @@ trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// When IPv6 has not answered, IPv4 is tried beside it (RFC 8305).
+/// How long an address may take to answer until the next one is tried beside it (RFC 8305).
 const HAPPY_EYEBALLS: Duration = Duration::from_millis(250);
 
 pub(super) async fn dial<B>(endpoint: &Endpoint, settings: &Settings) -> Result<Established<B>, Error>
@@ -163,51 +165,39 @@ where
 async fn connect(address: &Address) -> Result<TcpStream, BoxError> {
     let stream = match address {
         Address::Socket(socket) => TcpStream::connect(socket).await?,
-        Address::Host(host, port) => {
-            let found: Vec<SocketAddr> = lookup_host((&**host, *port)).await?.collect();
-            let (six, four): (Vec<_>, Vec<_>) = found.into_iter().partition(SocketAddr::is_ipv6);
-            if six.is_empty() || four.is_empty() {
-                connect_any(&[six, four].concat()).await?
-            } else {
-                race(&six, &four).await?
-            }
-        }
+        Address::Host(host, port) => connect_first(candidates(lookup_host((&**host, *port)).await?)).await?,
     };
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// IPv6 first, IPv4 beside it when that takes long or fails.
-async fn race(six: &[SocketAddr], four: &[SocketAddr]) -> Result<TcpStream, BoxError> {
-    let mut first = std::pin::pin!(connect_any(six));
-    if let Ok(result) = timeout_at(Instant::now() + HAPPY_EYEBALLS, &mut first).await {
-        return match result {
-            Ok(stream) => Ok(stream),
-            Err(_) => connect_any(four).await,
-        };
-    }
-    let mut second = std::pin::pin!(connect_any(four));
-    tokio::select! {
-        result = &mut first => match result {
-            Ok(stream) => Ok(stream),
-            Err(_) => second.await,
-        },
-        result = &mut second => match result {
-            Ok(stream) => Ok(stream),
-            Err(_) => first.await,
-        },
-    }
+/// Those of a host's addresses that a client may be sent to, one of each family after the other, IPv6 first.
+fn candidates(found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    // A name is input as an address is, whoever says what it stands for.
+    let usable = found.filter(|address| Endpoint::from(*address).validate().is_ok());
+    let (mut six, mut four): (VecDeque<_>, VecDeque<_>) = usable.partition(SocketAddr::is_ipv6);
+    let pairs = std::iter::from_fn(|| match [six.pop_front(), four.pop_front()] {
+        [None, None] => None,
+        pair => Some(pair),
+    });
+    pairs.flatten().flatten().collect()
 }
 
-async fn connect_any(addresses: &[SocketAddr]) -> Result<TcpStream, BoxError> {
-    let mut last: BoxError = "the name has no address".into();
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error.into(),
+/// The first of a host's addresses that answers. The next one is tried when the one before has failed, and beside it when it has not answered
+/// for a while.
+async fn connect_first(addresses: Vec<SocketAddr>) -> Result<TcpStream, BoxError> {
+    let mut last: BoxError = "the name has no address that may be used".into();
+    let mut addresses = addresses.into_iter();
+    let mut connecting = FuturesUnordered::new();
+    loop {
+        connecting.extend(addresses.next().map(TcpStream::connect));
+        match timeout_at(Instant::now() + HAPPY_EYEBALLS, connecting.next()).await {
+            Ok(Some(Ok(stream))) => return Ok(stream),
+            Ok(Some(Err(error))) => last = error.into(),
+            Ok(None) => return Err(last),
+            Err(_) => {}
         }
     }
-    Err(last)
 }
 
 /// Asks a proxy for a way through to the endpoint.
@@ -229,4 +219,56 @@ async fn tunnel(io: TcpStream, endpoint: &Endpoint, proxy: &EgressProxy) -> Resu
         return Err(format!("the proxy answered {} to CONNECT", response.status()).into());
     }
     Ok(Box::new(TokioIo::new(hyper::upgrade::on(response).await?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Nobody listens there.
+    async fn refuses(ip: &str) -> SocketAddr {
+        TcpListener::bind((ip, 0)).await.unwrap().local_addr().unwrap()
+    }
+
+    async fn reached(addresses: &[SocketAddr]) -> Result<SocketAddr, BoxError> {
+        let stream = connect_first(addresses.to_vec());
+        let end = Instant::now() + Duration::from_secs(10);
+        Ok(timeout_at(end, stream).await.expect("hangs")?.peer_addr()?)
+    }
+
+    #[test]
+    fn families_take_turns_and_nobody_is_sent_where_nobody_should_be() {
+        let addresses = |text: &str| text.split_whitespace().map(|one| one.parse().unwrap()).collect::<Vec<_>>();
+        let tried = |found: &str| candidates(addresses(found).into_iter());
+        assert_eq!(tried("10.0.0.1:1 10.0.0.2:1 [::1]:1"), addresses("[::1]:1 10.0.0.1:1 10.0.0.2:1"));
+        assert_eq!(tried("[::1]:1 [::2]:1 10.0.0.1:1"), addresses("[::1]:1 10.0.0.1:1 [::2]:1"));
+        assert_eq!(tried("0.0.0.0:1 10.0.0.1:1 169.254.169.254:1 [::]:1 224.0.0.1:1"), addresses("10.0.0.1:1"));
+        assert_eq!(tried("[::ffff:0.0.0.0]:1 [fe80::1]:1"), []);
+    }
+
+    #[tokio::test]
+    async fn a_host_is_reached_though_some_of_its_addresses_are_dead() {
+        let (six, four) =
+            (TcpListener::bind("[::1]:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let (six, four) = (six.local_addr().unwrap(), four.local_addr().unwrap());
+        // Its queue is full: the kernel answers no further handshake.
+        let silent = tokio::net::TcpSocket::new_v4().unwrap();
+        silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let silent = silent.listen(0).unwrap();
+        let address = silent.local_addr().unwrap();
+        let mut held = Vec::new();
+        while let Ok(stream) = timeout_at(Instant::now() + HAPPY_EYEBALLS, TcpStream::connect(address)).await {
+            held.push(stream.unwrap());
+            assert!(held.len() < 10, "the queue never filled");
+        }
+        let refused = [refuses("::1").await, refuses("127.0.0.1").await];
+        assert_eq!(reached(&[refused[0], four]).await.unwrap(), four);
+        assert_eq!(reached(&[refused[1], six]).await.unwrap(), six);
+        assert_eq!(reached(&[address, six]).await.unwrap(), six);
+        assert_eq!(reached(&[address, refused[0], refused[1], four]).await.unwrap(), four, "of one family, too");
+        assert!(reached(&refused).await.unwrap_err().to_string().contains("refused"));
+        assert!(reached(&[]).await.unwrap_err().to_string().contains("no address"));
+    }
 }

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use http_body::Body;
@@ -13,7 +14,7 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, oneshot},
     task::AbortHandle,
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 use tower::BoxError;
 
@@ -44,6 +45,8 @@ struct State<B> {
     /// HTTP/1 connections nobody uses, the one used last at the end.
     idle: Vec<u64>,
     waiters: VecDeque<Waiter>,
+    /// How many have waited so far.
+    waited: u64,
     dialing: usize,
     next: u64,
     /// The endpoint has been removed: nothing is kept.
@@ -52,7 +55,21 @@ struct State<B> {
     janitor_idle: bool,
 }
 
-type Waiter = oneshot::Sender<Result<Lease, Error>>;
+struct Waiter {
+    /// How many had waited before it.
+    number: u64,
+    place: oneshot::Sender<Result<Lease, Error>>,
+}
+
+impl Waiter {
+    /// Went away.
+    fn is_closed(&self) -> bool {
+        self.place.is_closed()
+    }
+}
+
+/// How long an HTTP/1 connection may go on writing a request that has been answered. A server that answers early may never read the rest.
+const STILL_WRITING: Duration = Duration::from_secs(1);
 
 struct Connection<B> {
     /// `None` while somebody writes a request to it.
@@ -64,6 +81,8 @@ struct Connection<B> {
     most: Arc<AtomicUsize>,
     dies: Instant,
     idle_since: Instant,
+    /// Ends it whatever it is doing.
+    driver: Option<AbortHandle>,
 }
 
 impl<B> Connection<B>
@@ -99,6 +118,7 @@ where
                 connections: HashMap::new(),
                 idle: Vec::new(),
                 waiters: VecDeque::new(),
+                waited: 0,
                 dialing: 0,
                 next: 0,
                 draining: false,
@@ -153,8 +173,10 @@ where
             while state.waiters.front().is_some_and(Waiter::is_closed) {
                 state.waiters.pop_front();
             }
-            let (waiter, waiting) = oneshot::channel();
-            state.waiters.push_back(waiter);
+            let (place, waiting) = oneshot::channel();
+            let number = state.waited;
+            state.waited += 1;
+            state.waiters.push_back(Waiter { number, place });
             if self.may_dial(&state) && state.dialing < state.waiters.len() {
                 self.dial(&mut state);
             }
@@ -188,6 +210,7 @@ where
             open: state.connections.len(),
             idle: state.connections.values().filter(|connection| connection.uses == 0).count(),
             waiting: state.waiters.iter().filter(|waiter| !waiter.is_closed()).count(),
+            dialing: state.dialing,
         }
     }
 
@@ -236,22 +259,23 @@ where
     /// Opens a connection in a task of the pool's, so that a caller who goes away does not take it from the others.
     fn dial(&self, state: &mut State<B>) {
         state.dialing += 1;
-        let (pool, settings) = (Weak::clone(&self.this), Arc::clone(&self.settings));
+        let (pool, settings, waited) = (Weak::clone(&self.this), Arc::clone(&self.settings), state.waited);
         let endpoint = self.endpoint.endpoint();
         self.runtime.spawn(async move {
-            let mut dialing = Dialing { pool, done: false };
+            let mut dialing = Dialing { pool, waited, done: false };
             let result = dial::dial(&endpoint, &settings).await;
             dialing.done = true;
             if let Some(pool) = dialing.pool.upgrade() {
-                pool.dialed(result);
+                pool.dialed(result, waited);
             }
         });
     }
 
-    pub(super) fn dialed(&self, result: Result<Established<B>, Error>) {
+    /// A dial is over, which began when so many had waited.
+    pub(super) fn dialed(&self, result: Result<Established<B>, Error>, waited: u64) {
         match result {
             Ok(established) => self.established(established),
-            Err(error) => self.failed(error),
+            Err(error) => self.failed(error, waited),
         }
     }
 
@@ -273,38 +297,44 @@ where
                 most: Arc::clone(&most),
                 dies: now + lifetime,
                 idle_since: now,
+                driver: None,
             };
             state.connections.insert(id, connection);
             id
         };
         let (pool, driver) = (Weak::clone(&self.this), (established.driver)(most));
-        self.runtime.spawn(async move {
+        let driver = self.runtime.spawn(async move {
             // How it ended is told to whoever had a request on it.
             driver.await;
             if let Some(pool) = pool.upgrade() {
                 pool.died(id);
             }
         });
+        if let Some(connection) = self.state().connections.get_mut(&id) {
+            connection.driver = Some(driver.abort_handle());
+        }
         self.give(self.lease(id));
         self.serve_waiters();
     }
 
-    /// Tells those who counted on it: of HTTP/1 one, of what may be HTTP/2 all.
-    fn failed(&self, error: Error) {
+    /// Tells those who counted on it: of HTTP/1 one, of what may be HTTP/2 all. Who came while it was under way gets a dial of its own: the
+    /// server may be back since, and those for whom this one began may be gone.
+    fn failed(&self, error: Error, waited: u64) {
         let waiters: Vec<Waiter> = {
             let mut state = self.state();
             state.dialing -= 1;
             let one_each = self.settings.version_for(&self.endpoint.endpoint()) == Version::Http1
                 || state.connections.values().any(|connection| !connection.http2);
             state.waiters.retain(|waiter| !waiter.is_closed());
-            let count = if one_each { 1.min(state.waiters.len()) } else { state.waiters.len() };
+            let count = state.waiters.iter().take_while(|waiter| waiter.number < waited).count();
+            let count = if one_each { count.min(1) } else { count };
             state.waiters.drain(..count).collect()
         };
         let error: Arc<Error> = Arc::new(error);
         for waiter in waiters {
             let shared = not_connected(SharedError(Arc::clone(&error)));
             // Nobody there any more: nobody to tell.
-            let _ = waiter.send(Err(shared));
+            let _ = waiter.place.send(Err(shared));
         }
         self.serve_waiters();
     }
@@ -315,7 +345,7 @@ where
             let waiter = self.state().waiters.pop_front();
             // Goes back, and is idle, when dropped here.
             let Some(waiter) = waiter else { return };
-            match waiter.send(Ok(lease)) {
+            match waiter.place.send(Ok(lease)) {
                 Err(Ok(back)) => lease = back,
                 Ok(()) | Err(Err(_)) => return,
             }
@@ -397,7 +427,7 @@ where
     fn release(&self, id: u64, reusable: bool) {
         let now = Instant::now();
         let mut late = None;
-        let mut dead = None;
+        let (mut dead, mut given_up) = (None, None);
         let (janitor_idle, waiting);
         {
             let mut state = self.state();
@@ -421,18 +451,30 @@ where
                         } else {
                             // The body has ended; the connection's task has yet to notice.
                             connection.uses += 1;
-                            late = connection.sender.take();
+                            late = connection.sender.take().zip(connection.driver.clone());
                         }
                     }
-                    _ => dead = state.connections.remove(&id),
+                    _ => {
+                        dead = state.connections.remove(&id);
+                        // In the middle of something: left to itself, it would go on writing what nobody waits for, to a server that
+                        // may not read.
+                        given_up = dead.as_ref().filter(|_| !reusable).and_then(|dead| dead.driver.clone());
+                    }
                 }
             }
         }
+        if let Some(driver) = given_up {
+            driver.abort();
+        }
         drop(dead);
-        if let Some(mut sender) = late {
+        if let Some((mut sender, driver)) = late {
             let pool = Weak::clone(&self.this);
             self.runtime.spawn(async move {
-                let ready = sender.ready().await.is_ok();
+                let ready = timeout_at(now + STILL_WRITING, sender.ready()).await;
+                if ready.is_err() {
+                    driver.abort();
+                }
+                let ready = matches!(ready, Ok(Ok(())));
                 if let Some(pool) = pool.upgrade() {
                     let mut lease = pool.lease(id);
                     pool.put_back(&lease, sender);

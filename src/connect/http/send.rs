@@ -61,11 +61,16 @@ where
     }
 }
 
-/// What broke after the request may have been written.
+/// What broke after the request may have been written, and before there was an answer.
 pub(super) fn upstream(error: hyper::Error) -> Error {
     let refused = error.source().and_then(|source| source.downcast_ref::<h2::Error>()).is_some_and(surely_never_ran);
-    let error = Error::new(ErrorKind::Upstream).with_layer("http_client").with_source(error);
+    let error = broken(error);
     if refused { error.unsent() } else { error }
+}
+
+/// What broke in the body of an answer: whatever the server says, the request ran.
+pub(super) fn broken(error: hyper::Error) -> Error {
+    Error::new(ErrorKind::Upstream).with_layer("http_client").with_source(error)
 }
 
 /// The server said so: it refused the stream, or went away without having looked at it.

@@ -20,6 +20,8 @@ where
     B::Error: Into<BoxError>,
 {
     pub(super) pool: Weak<Pool<B>>,
+    /// How many had waited when it began.
+    pub(super) waited: u64,
     pub(super) done: bool,
 }
 
@@ -33,7 +35,7 @@ where
         if !self.done
             && let Some(pool) = self.pool.upgrade()
         {
-            pool.dialed(Err(not_connected("the dial was dropped")));
+            pool.dialed(Err(not_connected("the dial was dropped")), self.waited);
         }
     }
 }
