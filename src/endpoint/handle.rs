@@ -317,11 +317,15 @@ impl Node {
 }
 
 impl Drop for Node {
-    /// Its place in the cap goes with it, even if nobody said that it left.
+    /// Its place in the cap, and in the operators' counts, goes with it, even if nobody said that it left.
     fn drop(&mut self) {
-        if self.health.is_ejected() && !self.removed.load(Acquire) {
+        if self.removed.load(Acquire) {
+            return;
+        }
+        if self.health.is_ejected() {
             self.group.ejected.fetch_sub(1, Relaxed);
         }
+        self.group.operator(self.health.operator_word(), |count| _ = count.fetch_sub(1, Relaxed));
     }
 }
 
@@ -370,6 +374,16 @@ mod tests {
         assert_eq!(group.ejected(), 1, "it is ejected still");
         drop(all);
         assert_eq!(group.ejected(), 0, "dropped with the node");
+    }
+
+    #[test]
+    fn an_endpoint_that_is_dropped_leaves_no_operators_word_in_the_counts() {
+        let group = Arc::default();
+        let all = endpoints(2, &group);
+        all[0].operator_eject();
+        all[1].operator_drain();
+        drop(all);
+        assert_eq!((group.held(), group.drained()), (0, 0));
     }
 
     #[test]
