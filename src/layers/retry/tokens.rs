@@ -69,7 +69,9 @@ impl Tokens {
     /// Takes one token: of time first, which would be forfeited, then of what was earned.
     pub(super) fn withdraw(&self, now: u64) -> Option<Origin> {
         self.withdraw_trickle(now).or_else(|| {
-            let less = |tokens: i64| (tokens >= TOKEN).then(|| tokens - TOKEN);
+            // A success that read an earlier, higher cap may have paid in more than there can be now.
+            let cap = self.cap.load(Relaxed);
+            let less = |tokens: i64| Some(tokens.min(cap) - TOKEN).filter(|left| *left >= 0);
             self.earned.0.fetch_update(Relaxed, Relaxed, less).ok().map(|_| Origin::Earned)
         })
     }
@@ -87,7 +89,7 @@ impl Tokens {
 
     /// Tokens there are now, in parts too.
     pub(super) fn balance(&self, now: u64) -> f64 {
-        let earned = self.earned.0.load(Relaxed) as f64 / TOKEN as f64;
+        let earned = self.earned.0.load(Relaxed).min(self.cap.load(Relaxed)) as f64 / TOKEN as f64;
         let interval = self.interval.load(Relaxed);
         if interval == 0 {
             return earned;
