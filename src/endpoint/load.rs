@@ -1,7 +1,6 @@
-use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::time::Duration;
+
+use crate::sync::{AtomicU32, AtomicU64, Relaxed};
 
 /// Calls in flight at an endpoint, and how long its answers take: the peak EWMA of Finagle. Times are nanoseconds of
 /// [`context::nanos`](crate::context::nanos).

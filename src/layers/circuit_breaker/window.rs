@@ -13,10 +13,10 @@
 //! *Period* is the closed period of the breaker the counts belong to. A result of an earlier one finds a foreign period and
 //! is dropped, however late it comes.
 
-use super::atomic::{AcqRel, Acquire, AtomicU64, Relaxed};
+use crate::sync::{AcqRel, Acquire, AtomicU64, Relaxed};
 
-/// Buckets in a window.
-pub(super) const BUCKETS: u64 = 10;
+/// Buckets in a window; one where every interleaving is tried.
+pub(super) const BUCKETS: u64 = if cfg!(all(test, hopvine_loom)) { 1 } else { 10 };
 
 const EPOCH_SHIFT: u32 = 24;
 const PERIOD_SHIFT: u32 = 56;
@@ -172,7 +172,7 @@ fn period_of(word: u64) -> u8 {
     (word >> PERIOD_SHIFT) as u8
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(hopvine_loom)))]
 mod tests {
     use proptest::prelude::*;
 

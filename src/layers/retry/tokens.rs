@@ -7,9 +7,8 @@
 //! * *trickle*: the moment up to which time is spent. A token costs `interval` of it; time older than `depth` (one
 //!   second) is forfeited, so that an idle hour does not pay for a storm. (The virtual scheduling of GCRA.)
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-
 use super::BudgetPolicy;
+use crate::sync::{AtomicI64, AtomicU64, Relaxed};
 
 /// Thousandths in a token.
 const TOKEN: i64 = 1000;
@@ -115,7 +114,7 @@ impl Tokens {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(hopvine_loom)))]
 mod tests {
     use std::{sync::Barrier, thread};
 
