@@ -100,6 +100,7 @@ pub mod outcome;
 pub mod request;
 mod stack;
 pub mod stacks;
+mod sync;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;

@@ -263,3 +263,63 @@ impl fmt::Debug for ServiceHandle {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        thread,
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Follower {
+        last: AtomicU64,
+        missed: AtomicBool,
+    }
+
+    impl Subscriber for Follower {
+        fn prepare(&self, _: usize, _: &[Arc<Endpoint>]) {}
+
+        fn publish(&self, snapshot: &Snapshot, _: &[(Edit, usize)]) {
+            let last = self.last.swap(snapshot.version(), SeqCst);
+            self.missed.fetch_or(last != 0 && snapshot.version() != last + 1, SeqCst);
+        }
+    }
+
+    /// By force of numbers: neither the pointer swap nor the channel can be put through a model checker.
+    #[test]
+    fn whoever_hears_of_a_version_finds_it_and_a_subscriber_misses_none() {
+        const LAST: u64 = 50_000;
+        let handle = ServiceHandle::new(Arc::new(Service::new("catalog".into())), Monitor::new(), None);
+        let mut followers: VecDeque<_> = (0..8).map(|_| Arc::new(Follower::default())).collect();
+        for follower in &followers {
+            handle.subscribe(follower);
+        }
+        thread::scope(|scope| {
+            scope.spawn(|| (0..LAST).for_each(|_| handle.service.publish_now(Vec::new(), &[], 0)));
+            scope.spawn(|| {
+                let versions = handle.watch();
+                let mut heard = 0;
+                while heard < LAST {
+                    let version = *versions.borrow();
+                    let found = handle.snapshot().version();
+                    assert!(heard <= version && version <= found, "heard of {heard}, then of {version}; found {found}");
+                    heard = version;
+                }
+            });
+            while handle.snapshot().version() < LAST {
+                let follower = Arc::new(Follower::default());
+                handle.subscribe(&follower);
+                followers.push_back(follower);
+                let first = followers.pop_front().expect("eight and one");
+                assert!(!first.missed.load(SeqCst));
+            }
+        });
+        for follower in followers {
+            assert_eq!((follower.missed.load(SeqCst), follower.last.load(SeqCst)), (false, LAST));
+        }
+    }
+}

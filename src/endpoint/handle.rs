@@ -1,9 +1,6 @@
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use arc_swap::ArcSwap;
@@ -13,7 +10,11 @@ use super::{
     Admission, Endpoint, Health, Load, Status,
     health::{History, Operator},
 };
-use crate::{context, monitor::Counts};
+use crate::{
+    context,
+    monitor::Counts,
+    sync::{AtomicU32, Relaxed},
+};
 
 /// An endpoint with its live state in one stack: load, health, whether it was removed. Clones share the state.
 #[derive(Clone)]
@@ -37,6 +38,8 @@ struct Node {
     removal: Notify,
 }
 
+// Loom\'s atomics are larger.
+#[cfg(not(all(test, hopvine_loom)))]
 const _: () = {
     use std::mem::offset_of;
     assert!(offset_of!(Node, counts) + size_of::<Counts>() == 64 + size_of::<AtomicU64>());
@@ -337,11 +340,15 @@ impl Node {
 }
 
 impl Drop for Node {
-    /// Its place in the cap goes with it, even if nobody said that it left.
+    /// Its place in the cap, and in the operators' counts, goes with it, even if nobody said that it left.
     fn drop(&mut self) {
-        if self.health.is_ejected() && !self.health.is_removed() {
+        if self.health.is_removed() {
+            return;
+        }
+        if self.health.is_ejected() {
             self.group.ejected.fetch_sub(1, Relaxed);
         }
+        self.group.operator(self.health.operator_word(), |count| _ = count.fetch_sub(1, Relaxed));
     }
 }
 
@@ -363,7 +370,7 @@ impl fmt::Debug for EndpointHandle {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(hopvine_loom)))]
 mod tests {
     use super::*;
 
@@ -396,6 +403,16 @@ mod tests {
         assert_eq!(group.ejected(), 1, "it is ejected still");
         drop(all);
         assert_eq!(group.ejected(), 0, "dropped with the node");
+    }
+
+    #[test]
+    fn an_endpoint_that_is_dropped_leaves_no_operators_word_in_the_counts() {
+        let group = Arc::default();
+        let all = endpoints(2, &group);
+        all[0].operator_eject();
+        all[1].operator_drain();
+        drop(all);
+        assert_eq!((group.held(), group.drained()), (0, 0));
     }
 
     #[test]

@@ -1,7 +1,6 @@
-use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::time::Duration;
+
+use crate::sync::{AtomicU32, AtomicU64, Relaxed};
 
 /// Calls in flight at an endpoint, and how long its answers take: the peak EWMA of Finagle. Times are nanoseconds of
 /// [`context::nanos`](crate::context::nanos).
@@ -77,27 +76,27 @@ impl Load {
         self.update(now, |average| match average {
             Some((average, at)) if took <= average => {
                 let weight = remains(at, now, decay);
-                average * weight + took * (1.0 - weight)
+                Some(average * weight + took * (1.0 - weight))
             }
-            _ => took,
+            _ => Some(took),
         });
     }
 
     /// It takes at least this long: a failure's penalty, or what a call had waited when it was given up. Never lowers.
     pub(crate) fn at_least(&self, took: Duration, now: u64, decay: Duration) {
         let took = nanoseconds(took);
-        let known = unpack(self.average.load(Relaxed)).map_or(0.0, |(average, at)| decayed(average, at, now, decay));
-        if took > known {
-            self.update(now, |_| took);
-        }
+        self.update(now, |average| {
+            let known = average.map_or(0.0, |(average, at)| decayed(average, at, now, decay));
+            (took > known).then_some(took)
+        });
     }
 
-    fn update(&self, now: u64, next: impl Fn(Option<(f64, u32)>) -> f64) {
+    fn update(&self, now: u64, next: impl Fn(Option<(f64, u32)>) -> Option<f64>) {
         // Lost against two others, an average can do without this one.
         for _ in 0..2 {
             let before = self.average.load(Relaxed);
-            let after = pack(next(unpack(before)), now);
-            if self.average.compare_exchange_weak(before, after, Relaxed, Relaxed).is_ok() {
+            let Some(next) = next(unpack(before)) else { return };
+            if self.average.compare_exchange_weak(before, pack(next, now), Relaxed, Relaxed).is_ok() {
                 return;
             }
         }

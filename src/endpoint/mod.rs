@@ -10,6 +10,8 @@ use std::{
 mod handle;
 mod health;
 mod load;
+#[cfg(all(test, hopvine_loom))]
+mod models;
 
 pub use handle::{EndpointHandle, Group};
 pub(crate) use health::Standing;

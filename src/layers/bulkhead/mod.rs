@@ -76,6 +76,8 @@
 
 mod future;
 mod layer;
+#[cfg(all(test, hopvine_loom))]
+mod models;
 mod places;
 mod policy;
 mod service;

@@ -10,24 +10,13 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use futures_util::task::AtomicWaker;
-
-use self::atomic::{AcqRel, Acquire, AtomicBool, AtomicU32, AtomicU64, Mutex, Relaxed, Release};
-
-/// The atomics and the lock, in one place: a model checker's can stand in for them.
-mod atomic {
-    pub(super) use std::sync::{
-        Mutex,
-        atomic::{
-            AtomicBool, AtomicU32, AtomicU64,
-            Ordering::{AcqRel, Acquire, Relaxed, Release},
-        },
-    };
-}
+use crate::sync::{
+    AcqRel, Acquire, AtomicBool, AtomicU32, AtomicU64, AtomicWaker, Mutex, MutexGuard, PoisonError, Relaxed, Release,
+};
 
 const TAKEN: u64 = 1;
 const WAITING: u64 = 1 << 32;
@@ -207,7 +196,7 @@ impl<O: Owner> Drop for Waiting<O> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(hopvine_loom)))]
 mod tests {
     use std::{
         sync::{Barrier, atomic::Ordering::SeqCst},

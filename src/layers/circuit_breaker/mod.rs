@@ -120,6 +120,8 @@
 mod breaker;
 mod future;
 mod layer;
+#[cfg(all(test, hopvine_loom))]
+mod models;
 mod policy;
 mod service;
 mod state;
@@ -132,11 +134,3 @@ pub use layer::CircuitBreakerLayer;
 pub use policy::CircuitBreakerPolicy;
 pub use service::CircuitBreaker;
 pub use state::State;
-
-/// The atomics of the two pure cores, `window` and `state`, in one place: a model checker's can stand in for them.
-mod atomic {
-    pub(super) use std::sync::atomic::{
-        AtomicU64,
-        Ordering::{AcqRel, Acquire, Relaxed},
-    };
-}

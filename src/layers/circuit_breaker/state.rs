@@ -35,11 +35,11 @@
 //! moment. Within one turn it only grows, and the tag only goes forward, so nobody who was held up overwrites a later one.
 
 use super::{
-    atomic::{AcqRel, Acquire, AtomicU64},
     policy::Rules,
     window::{Sums, Verdict, Window},
     word::{COUNTERS, STATE_SHIFT, STREAK_MAX, Word},
 };
+use crate::sync::{AcqRel, Acquire, AtomicU64};
 
 /// What a breaker does with calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,7 +118,7 @@ pub(super) struct Look {
 
 const UNTIL_SHIFT: u32 = 48;
 const UNTIL_MASK: u64 = (1 << UNTIL_SHIFT) - 1;
-const UNTIL_UNIT: u64 = 4096;
+pub(super) const UNTIL_UNIT: u64 = 4096;
 
 impl Pass {
     /// Whether its call is a probe.
@@ -337,7 +337,7 @@ impl Machine {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(hopvine_loom)))]
 mod tests {
     use std::sync::{
         Barrier,

@@ -147,6 +147,8 @@ mod budget;
 mod decision;
 mod future;
 mod layer;
+#[cfg(all(test, hopvine_loom))]
+mod models;
 mod policy;
 mod replay;
 mod service;

@@ -7,9 +7,8 @@
 //! * *trickle*: the moment up to which time is spent. A token costs `interval` of it; time older than `depth` (one
 //!   second) is forfeited, so that an idle hour does not pay for a storm. (The virtual scheduling of GCRA.)
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-
 use super::BudgetPolicy;
+use crate::sync::{AtomicI64, AtomicU64, Relaxed};
 
 /// Thousandths in a token.
 const TOKEN: i64 = 1000;
@@ -70,7 +69,9 @@ impl Tokens {
     /// Takes one token: of time first, which would be forfeited, then of what was earned.
     pub(super) fn withdraw(&self, now: u64) -> Option<Origin> {
         self.withdraw_trickle(now).or_else(|| {
-            let less = |tokens: i64| (tokens >= TOKEN).then(|| tokens - TOKEN);
+            // A success that read an earlier, higher cap may have paid in more than there can be now.
+            let cap = self.cap.load(Relaxed);
+            let less = |tokens: i64| Some(tokens.min(cap) - TOKEN).filter(|left| *left >= 0);
             self.earned.0.fetch_update(Relaxed, Relaxed, less).ok().map(|_| Origin::Earned)
         })
     }
@@ -88,7 +89,7 @@ impl Tokens {
 
     /// Tokens there are now, in parts too.
     pub(super) fn balance(&self, now: u64) -> f64 {
-        let earned = self.earned.0.load(Relaxed) as f64 / TOKEN as f64;
+        let earned = self.earned.0.load(Relaxed).min(self.cap.load(Relaxed)) as f64 / TOKEN as f64;
         let interval = self.interval.load(Relaxed);
         if interval == 0 {
             return earned;
@@ -115,7 +116,7 @@ impl Tokens {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(hopvine_loom)))]
 mod tests {
     use std::{sync::Barrier, thread};
 
