@@ -1,7 +1,7 @@
 //! The connections of one endpoint in one runtime.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -40,7 +40,7 @@ pub(super) struct Pool<B> {
 }
 
 struct State<B> {
-    connections: HashMap<u64, Connection<B>>,
+    connections: BTreeMap<u64, Connection<B>>,
     /// HTTP/1 connections nobody uses, the one used last at the end.
     idle: Vec<u64>,
     waiters: VecDeque<Waiter>,
@@ -55,7 +55,7 @@ struct State<B> {
 type Waiter = oneshot::Sender<Result<Lease, Error>>;
 
 struct Connection<B> {
-    /// `None` while somebody writes a request to it.
+    /// `None` while somebody writes a request to it, of HTTP/1.
     sender: Option<Sender<B>>,
     http2: bool,
     /// Requests under way; of HTTP/1 0 or 1.
@@ -81,6 +81,14 @@ where
             && self.uses < self.most.load(Relaxed)
             && self.sender.as_ref().is_some_and(|sender| !sender.is_closed())
     }
+
+    /// Of HTTP/2 all write at once, each with a sender of its own.
+    fn lend(&mut self) -> Option<Sender<B>> {
+        match &self.sender {
+            Some(Sender::Http2(sender)) => Some(Sender::Http2(sender.clone())),
+            _ => self.sender.take(),
+        }
+    }
 }
 
 impl<B> Pool<B>
@@ -96,7 +104,7 @@ where
             endpoint,
             runtime,
             state: Mutex::new(State {
-                connections: HashMap::new(),
+                connections: BTreeMap::new(),
                 idle: Vec::new(),
                 waiters: VecDeque::new(),
                 dialing: 0,
@@ -130,12 +138,14 @@ where
         }
     }
 
-    /// A connection, if there is one that nobody waits for.
-    pub(super) fn try_acquire(&self) -> Option<Lease> {
+    /// A connection and its sender, if there is one that nobody waits for.
+    pub(super) fn try_acquire(&self) -> Option<(Lease, Sender<B>)> {
         let mut state = self.state();
-        let connection = self.take(&mut state, context::now())?;
+        let id = self.take(&mut state, context::now())?;
+        let sender = state.connections.get_mut(&id).and_then(Connection::lend);
         drop(state);
-        Some(self.lease(connection))
+        let lease = self.lease(id);
+        Some((lease, sender?))
     }
 
     /// A connection, once there is one. Not an idle one if it must be `fresh`.
@@ -165,18 +175,13 @@ where
 
     /// The sender of a connection in somebody's hands, for as long as it takes to write to it.
     pub(super) fn sender(&self, lease: &Lease) -> Option<Sender<B>> {
-        let mut state = self.state();
-        let connection = state.connections.get_mut(&lease.connection())?;
-        match &connection.sender {
-            Some(Sender::Http2(sender)) => Some(Sender::Http2(sender.clone())),
-            _ => connection.sender.take(),
-        }
+        self.state().connections.get_mut(&lease.connection()).and_then(Connection::lend)
     }
 
     /// Puts it back.
     pub(super) fn put_back(&self, lease: &Lease, sender: Sender<B>) {
-        if let Some(connection) = self.state().connections.get_mut(&lease.connection())
-            && connection.sender.is_none()
+        if !sender.is_http2()
+            && let Some(connection) = self.state().connections.get_mut(&lease.connection())
         {
             connection.sender = Some(sender);
         }
@@ -194,24 +199,19 @@ where
     /// One that can take a request now.
     fn take(&self, state: &mut State<B>, now: Instant) -> Option<u64> {
         while let Some(id) = state.idle.pop() {
-            match state.connections.get(&id) {
+            match state.connections.get_mut(&id) {
                 Some(connection) if connection.is_expired(now, &self.settings) => drop(state.connections.remove(&id)),
-                Some(_) => return Some(self.used(state, id)),
+                Some(connection) => {
+                    connection.uses += 1;
+                    return Some(id);
+                }
                 None => {}
             }
         }
-        let roomy =
-            |(id, connection): (&u64, &Connection<B>)| connection.has_room(now).then_some((connection.uses, *id));
-        let (_, id) = state.connections.iter().filter_map(roomy).min()?;
-        Some(self.used(state, id))
-    }
-
-    #[allow(clippy::unused_self, reason = "reads as the others")]
-    fn used(&self, state: &mut State<B>, id: u64) -> u64 {
-        if let Some(connection) = state.connections.get_mut(&id) {
-            connection.uses += 1;
-        }
-        id
+        let roomy = state.connections.iter_mut().filter(|(_, connection)| connection.has_room(now));
+        let (id, connection) = roomy.min_by_key(|(_, connection)| connection.uses)?;
+        connection.uses += 1;
+        Some(*id)
     }
 
     fn lease(&self, connection: u64) -> Lease {
@@ -395,26 +395,23 @@ where
     B::Error: Into<BoxError>,
 {
     fn release(&self, id: u64, reusable: bool) {
-        let now = Instant::now();
         let mut late = None;
         let mut dead = None;
-        let (janitor_idle, waiting);
+        let mut janitor_idle = false;
+        let waiting;
         {
             let mut state = self.state();
             let draining = state.draining;
-            // Where it has a time set, no connection that is idle from now on has to be looked at before.
-            janitor_idle = std::mem::take(&mut state.janitor_idle);
             waiting = !state.waiters.is_empty();
             let Some(connection) = state.connections.get_mut(&id) else { return };
             connection.uses -= 1;
-            connection.idle_since = now;
-            let keep = !draining && now < connection.dies;
-            if connection.http2 {
-                if connection.uses == 0 && !keep {
-                    dead = state.connections.remove(&id);
-                }
-            } else {
+            if connection.uses == 0 {
+                let now = context::now();
+                connection.idle_since = now;
+                let keep = !draining && now < connection.dies;
                 match &connection.sender {
+                    // The streams of HTTP/2 leave nothing behind.
+                    _ if keep && connection.http2 => {}
                     Some(sender) if keep && reusable && !sender.is_closed() => {
                         if sender.is_ready() {
                             state.idle.push(id);
@@ -426,6 +423,8 @@ where
                     }
                     _ => dead = state.connections.remove(&id),
                 }
+                // Where it has a time set, no connection that is idle from now on has to be looked at before.
+                janitor_idle = std::mem::take(&mut state.janitor_idle);
             }
         }
         drop(dead);
