@@ -42,7 +42,7 @@ const AT_ONCE: u64 = 32;
 pub(crate) fn cases(cases: &mut Vec<Case>) {
     for (version, name) in [(Version::Http1, "http1"), (Version::Http2, "http2")] {
         let bare = format!("{name}/bare");
-        let mut push = |case: Case| cases.push(case.beside(bare.clone()).uncountable());
+        let mut push = |case: Case| cases.push(case.beside(bare.clone()).uncountable().long());
         push(Case::new(bare.clone(), move || bare_client(version)));
         push(Case::new(format!("{name}/legacy"), move || legacy(version)));
         push(Case::new(format!("{name}/client"), move || client(version)));
@@ -111,8 +111,10 @@ fn bare_client(version: Version) -> Run {
     let (runtime, address) = (runtime(), server());
     if version == Version::Http2 {
         let sender = runtime.block_on(async {
-            let stream = TokioIo::new(TcpStream::connect(address).await.expect("connected"));
-            let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.expect("a handshake");
+            let stream = TcpStream::connect(address).await.expect("connected");
+            stream.set_nodelay(true).expect("a socket");
+            let (sender, connection) =
+                http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("a handshake");
             tokio::spawn(connection);
             sender
         });

@@ -307,6 +307,33 @@ async fn connections_are_opened_ahead_and_closed_when_idle_or_old() {
     drop(service);
 }
 
+#[tokio::test]
+async fn idle_connections_are_closed_also_after_one_broke_in_the_middle_of_a_body() {
+    let first = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let address = raw(move |mut socket| {
+        let breaks = first.swap(false, SeqCst);
+        async move {
+            let mut buffer = [0; 1024];
+            while socket.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf").await;
+                if breaks {
+                    return;
+                }
+                let _ = socket.write_all(b"half").await;
+            }
+        }
+    })
+    .await;
+    let policy = HttpPolicy { idle_timeout: Duration::from_millis(100), ..Default::default() };
+    let client = HttpClient::builder().policy(policy).build().unwrap();
+    let service: Service = client.new_service(&handle(address));
+    let broken = service.clone().oneshot(get("/")).await.unwrap();
+    broken.into_body().collect().await.unwrap_err();
+    assert_eq!(text(&service, get("/")).await, "halfhalf");
+    assert_eq!(service.stats().open, 1);
+    eventually(|| service.stats().open == 0).await;
+}
+
 #[test]
 fn several_runtimes_use_one_service() {
     let main = tokio::runtime::Runtime::new().unwrap();

@@ -66,7 +66,7 @@ impl Default for Kind {
 
 impl ClientBody {
     pub(super) fn incoming(body: Incoming, mut lease: Lease) -> Self {
-        let lease = if body.is_end_stream() {
+        let lease = if has_ended(&body) {
             lease.reusable = true;
             None
         } else {
@@ -74,6 +74,12 @@ impl ClientBody {
         };
         Self { kind: Kind::Incoming { body, lease } }
     }
+}
+
+/// By its length: of HTTP/2 `is_end_stream` would lock the connection for each frame, and where no length was announced the end is
+/// seen one poll later, which does no harm to a stream.
+fn has_ended(body: &Incoming) -> bool {
+    body.size_hint().exact() == Some(0)
 }
 
 impl<T: Into<Bytes>> From<T> for ClientBody {
@@ -92,7 +98,7 @@ impl Body for ClientBody {
                 let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
                 let ended = match &frame {
                     None => true,
-                    Some(Ok(_)) => body.is_end_stream(),
+                    Some(Ok(_)) => has_ended(body),
                     Some(Err(_)) => {
                         *lease = None;
                         false

@@ -141,6 +141,7 @@ where
         let shared = Shared {
             settings: Arc::clone(&self.settings),
             endpoint: endpoint.clone(),
+            known: request::Known::default(),
             pools: ArcSwap::default(),
             writer: Mutex::new(()),
         };
@@ -172,6 +173,7 @@ pub struct HttpService<B> {
 struct Shared<B> {
     settings: Arc<Settings>,
     endpoint: EndpointHandle,
+    known: request::Known,
     /// One for each runtime; there are few.
     pools: ArcSwap<Pools<B>>,
     writer: Mutex<()>,
@@ -220,8 +222,7 @@ where
     /// A connection that can take a request at once, if there is one.
     fn ready_now(&self) -> Option<(Arc<Pool<B>>, Lease, Sender<B>)> {
         let pool = self.pool(&Handle::try_current().ok()?);
-        let lease = pool.try_acquire()?;
-        let sender = pool.sender(&lease)?;
+        let (lease, sender) = pool.try_acquire()?;
         if sender.is_ready() {
             return Some((pool, lease, sender));
         }
@@ -288,7 +289,7 @@ where
     fn prepare(&self, request: &mut Request<B>, http2: bool) -> Result<(), Error> {
         let endpoint = self.endpoint.endpoint();
         let absolute = self.settings.proxy.is_some() && EgressProxy::is_asked_itself(endpoint.scheme());
-        request::prepare(request, &endpoint, http2, absolute)?;
+        request::prepare(request, &endpoint, &self.known, http2, absolute)?;
         if absolute && let Some(authorization) = self.settings.proxy.as_ref().and_then(EgressProxy::authorization) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
         }

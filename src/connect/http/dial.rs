@@ -134,7 +134,6 @@ where
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .adaptive_window(true)
             .keep_alive_interval(policy.ping_interval)
             .keep_alive_timeout(policy.ping_interval)
             .max_header_list_size(u32::try_from(policy.max_head).unwrap_or(u32::MAX));

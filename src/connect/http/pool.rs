@@ -1,7 +1,7 @@
 //! The connections of one endpoint in one runtime.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -41,7 +41,7 @@ pub(super) struct Pool<B> {
 }
 
 struct State<B> {
-    connections: HashMap<u64, Connection<B>>,
+    connections: BTreeMap<u64, Connection<B>>,
     /// HTTP/1 connections nobody uses, the one used last at the end.
     idle: Vec<u64>,
     waiters: VecDeque<Waiter>,
@@ -72,7 +72,7 @@ impl Waiter {
 const STILL_WRITING: Duration = Duration::from_secs(1);
 
 struct Connection<B> {
-    /// `None` while somebody writes a request to it.
+    /// `None` while somebody writes a request to it, of HTTP/1.
     sender: Option<Sender<B>>,
     http2: bool,
     /// Requests under way; of HTTP/1 0 or 1.
@@ -100,6 +100,14 @@ where
             && self.uses < self.most.load(Relaxed)
             && self.sender.as_ref().is_some_and(|sender| !sender.is_closed())
     }
+
+    /// Of HTTP/2 all write at once, each with a sender of its own.
+    fn lend(&mut self) -> Option<Sender<B>> {
+        match &self.sender {
+            Some(Sender::Http2(sender)) => Some(Sender::Http2(sender.clone())),
+            _ => self.sender.take(),
+        }
+    }
 }
 
 impl<B> Pool<B>
@@ -115,7 +123,7 @@ where
             endpoint,
             runtime,
             state: Mutex::new(State {
-                connections: HashMap::new(),
+                connections: BTreeMap::new(),
                 idle: Vec::new(),
                 waiters: VecDeque::new(),
                 waited: 0,
@@ -150,12 +158,14 @@ where
         }
     }
 
-    /// A connection, if there is one that nobody waits for.
-    pub(super) fn try_acquire(&self) -> Option<Lease> {
+    /// A connection and its sender, if there is one that nobody waits for.
+    pub(super) fn try_acquire(&self) -> Option<(Lease, Sender<B>)> {
         let mut state = self.state();
-        let connection = self.take(&mut state, context::now())?;
+        let id = self.take(&mut state, context::now())?;
+        let sender = state.connections.get_mut(&id).and_then(Connection::lend);
         drop(state);
-        Some(self.lease(connection))
+        let lease = self.lease(id);
+        Some((lease, sender?))
     }
 
     /// A connection, once there is one. Not an idle one if it must be `fresh`.
@@ -187,18 +197,13 @@ where
 
     /// The sender of a connection in somebody's hands, for as long as it takes to write to it.
     pub(super) fn sender(&self, lease: &Lease) -> Option<Sender<B>> {
-        let mut state = self.state();
-        let connection = state.connections.get_mut(&lease.connection())?;
-        match &connection.sender {
-            Some(Sender::Http2(sender)) => Some(Sender::Http2(sender.clone())),
-            _ => connection.sender.take(),
-        }
+        self.state().connections.get_mut(&lease.connection()).and_then(Connection::lend)
     }
 
     /// Puts it back.
     pub(super) fn put_back(&self, lease: &Lease, sender: Sender<B>) {
-        if let Some(connection) = self.state().connections.get_mut(&lease.connection())
-            && connection.sender.is_none()
+        if !sender.is_http2()
+            && let Some(connection) = self.state().connections.get_mut(&lease.connection())
         {
             connection.sender = Some(sender);
         }
@@ -217,24 +222,19 @@ where
     /// One that can take a request now.
     fn take(&self, state: &mut State<B>, now: Instant) -> Option<u64> {
         while let Some(id) = state.idle.pop() {
-            match state.connections.get(&id) {
+            match state.connections.get_mut(&id) {
                 Some(connection) if connection.is_expired(now, &self.settings) => drop(state.connections.remove(&id)),
-                Some(_) => return Some(self.used(state, id)),
+                Some(connection) => {
+                    connection.uses += 1;
+                    return Some(id);
+                }
                 None => {}
             }
         }
-        let roomy =
-            |(id, connection): (&u64, &Connection<B>)| connection.has_room(now).then_some((connection.uses, *id));
-        let (_, id) = state.connections.iter().filter_map(roomy).min()?;
-        Some(self.used(state, id))
-    }
-
-    #[allow(clippy::unused_self, reason = "reads as the others")]
-    fn used(&self, state: &mut State<B>, id: u64) -> u64 {
-        if let Some(connection) = state.connections.get_mut(&id) {
-            connection.uses += 1;
-        }
-        id
+        let roomy = state.connections.iter_mut().filter(|(_, connection)| connection.has_room(now));
+        let (id, connection) = roomy.min_by_key(|(_, connection)| connection.uses)?;
+        connection.uses += 1;
+        Some(*id)
     }
 
     fn lease(&self, connection: u64) -> Lease {
@@ -425,26 +425,23 @@ where
     B::Error: Into<BoxError>,
 {
     fn release(&self, id: u64, reusable: bool) {
-        let now = Instant::now();
         let mut late = None;
         let (mut dead, mut given_up) = (None, None);
-        let (janitor_idle, waiting);
+        let mut janitor_idle = false;
+        let waiting;
         {
             let mut state = self.state();
             let draining = state.draining;
-            // Where it has a time set, no connection that is idle from now on has to be looked at before.
-            janitor_idle = std::mem::take(&mut state.janitor_idle);
             waiting = !state.waiters.is_empty();
             let Some(connection) = state.connections.get_mut(&id) else { return };
             connection.uses -= 1;
-            connection.idle_since = now;
-            let keep = !draining && now < connection.dies;
-            if connection.http2 {
-                if connection.uses == 0 && !keep {
-                    dead = state.connections.remove(&id);
-                }
-            } else {
+            if connection.uses == 0 {
+                let now = context::now();
+                connection.idle_since = now;
+                let keep = !draining && now < connection.dies;
                 match &connection.sender {
+                    // The streams of HTTP/2 leave nothing behind.
+                    _ if keep && connection.http2 => {}
                     Some(sender) if keep && reusable && !sender.is_closed() => {
                         if sender.is_ready() {
                             state.idle.push(id);
@@ -461,6 +458,8 @@ where
                         given_up = dead.as_ref().filter(|_| !reusable).and_then(|dead| dead.driver.clone());
                     }
                 }
+                // Where it has a time set, no connection that is idle from now on has to be looked at before.
+                janitor_idle = std::mem::take(&mut state.janitor_idle);
             }
         }
         if let Some(driver) = given_up {
@@ -470,7 +469,7 @@ where
         if let Some((mut sender, driver)) = late {
             let pool = Weak::clone(&self.this);
             self.runtime.spawn(async move {
-                let ready = timeout_at(now + STILL_WRITING, sender.ready()).await;
+                let ready = timeout_at(Instant::now() + STILL_WRITING, sender.ready()).await;
                 if ready.is_err() {
                     driver.abort();
                 }
