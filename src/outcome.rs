@@ -13,7 +13,7 @@ use crate::{Error, ErrorKind};
 /// | success | success | resets the run | no | funds it | the time it took |
 /// | failure | failure | counts | yes, if idempotent or unsent | - | the penalty, 5 s |
 /// | throttled | failure | ignored | after the wait it asked for | - | the wait, at least the penalty |
-/// | timed out | failure | counts | yes, if idempotent | - | the penalty |
+/// | timed out | failure | counts | yes, if idempotent or unsent | - | the penalty |
 /// | cancelled | ignored | ignored | - | - | elapsed, as a lower bound |
 /// | ignored | ignored | ignored | if unsent | - | nothing |
 ///

@@ -47,12 +47,22 @@ pub enum DropCause {
     TimedOut,
 }
 
+/// What a connector tells, from its guards, of a request whose future is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    NeverWritten,
+    /// Perhaps only in part.
+    Written,
+}
+
 /// All of it is `Copy`: a thread-local without a destructor is one address, and is there until the thread is gone.
 struct Ambient {
     clock: Cell<Clock>,
     deadline: Cell<Option<Instant>>,
     priority: Cell<Priority>,
     cause: Cell<DropCause>,
+    told: Cell<Told>,
     probe: Cell<bool>,
     last: Cell<CallFacts>,
     attempt: Cell<Attempt>,
@@ -85,6 +95,7 @@ thread_local! {
             deadline: Cell::new(None),
             priority: Cell::new(Priority(0)),
             cause: Cell::new(DropCause::Cancelled),
+            told: Cell::new(Told::Nothing),
             probe: Cell::new(false),
             last: Cell::new(CallFacts { attempts: 0, ended: Ended::Answered }),
             attempt: Cell::new(Attempt::NOBODYS),
@@ -149,6 +160,23 @@ pub fn priority() -> Priority {
 #[inline]
 pub fn drop_cause() -> DropCause {
     AMBIENT.with(|ambient| ambient.cause.get())
+}
+
+/// Tells whether the request of a future that is being dropped may have been written to a server. For guards of connectors, in their
+/// `Drop`: where a timer drops an attempt of which all that is told is `false`, it surely never ran, and may be sent again.
+pub fn tell_written(written: bool) {
+    AMBIENT.with(|ambient| match (written, ambient.told.get()) {
+        (true, _) => ambient.told.set(Told::Written),
+        (false, Told::Nothing) => ambient.told.set(Told::NeverWritten),
+        (false, _) => {}
+    });
+}
+
+/// Drops by `drop`, and says whether what was dropped was surely never written.
+pub(crate) fn drop_unwritten(drop: impl FnOnce()) -> bool {
+    AMBIENT.with(|ambient| ambient.told.set(Told::Nothing));
+    drop();
+    AMBIENT.with(|ambient| ambient.told.get()) == Told::NeverWritten
 }
 
 /// The attempt under way.

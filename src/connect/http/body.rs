@@ -11,7 +11,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::send::broken;
-use crate::Error;
+use crate::{Error, context};
 
 /// Where a connection goes back to.
 pub(super) trait Release: Send + Sync {
@@ -38,6 +38,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if !self.reusable {
+            context::tell_written(true);
+        }
         self.pool.release(self.connection, self.reusable);
     }
 }

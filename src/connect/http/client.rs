@@ -20,7 +20,7 @@ use super::{
     request,
     send::{Sender, not_connected, upstream},
 };
-use crate::{Endpoint, EndpointHandle, Error, NewService, Policy as _, PolicyError, endpoint::Scheme};
+use crate::{Endpoint, EndpointHandle, Error, NewService, Policy as _, PolicyError, context, endpoint::Scheme};
 
 /// The pooled client: makes an [`HttpService`] for each endpoint. See the [module](super).
 ///
@@ -154,6 +154,16 @@ where
     }
 }
 
+/// A request that waits for a connection.
+struct Waiting;
+
+impl Drop for Waiting {
+    /// Where that is the end of it, it was never written.
+    fn drop(&mut self) {
+        context::tell_written(false);
+    }
+}
+
 /// Sends requests to one endpoint. Made by [`HttpClient`]; clones share its connections.
 pub struct HttpService<B> {
     shared: Arc<Shared<B>>,
@@ -251,13 +261,15 @@ where
     async fn send(self: Arc<Self>, mut request: Request<B>) -> Result<Response<ClientBody>, Error> {
         let pool = self.pool(&Handle::try_current().map_err(not_connected)?);
         for last in [false, false, true] {
+            let waiting = Waiting;
             let mut lease = pool.acquire(last).await?;
             let Some(mut sender) = pool.sender(&lease) else { continue };
-            lease.reusable = false;
             if sender.ready().await.is_err() {
                 continue;
             }
+            drop(waiting);
             self.prepare(&mut request, sender.is_http2())?;
+            lease.reusable = false;
             let response = sender.send(request);
             pool.put_back(&lease, sender);
             match response.await {

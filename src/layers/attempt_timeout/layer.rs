@@ -45,7 +45,8 @@ use crate::{Live, Policy, PolicyError, layers::deadline::Limit, live::IntoLive};
 ///
 /// # Errors
 ///
-/// [`ErrorKind::AttemptTimeout`](crate::ErrorKind) if its own time is the shorter, `DeadlineExceeded` if the call's is.
+/// [`ErrorKind::AttemptTimeout`](crate::ErrorKind) if its own time is the shorter, [unsent](crate::Error::is_unsent) if it ended the wait for a
+/// connection and the connector [told so](crate::context::tell_written); `DeadlineExceeded` if the call's is.
 /// Where the call's has passed already, `DeadlineExceeded` at once, [unsent](crate::Error::is_unsent).
 ///
 /// # Cancellation

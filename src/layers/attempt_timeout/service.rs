@@ -87,7 +87,10 @@ where
         let this = self.project();
         this.timed.poll_by(cx, |inner: Pin<&mut F>, cx| inner.poll(cx)).map(|ended| match (ended, *this.whose) {
             (Ok(result), _) => result.map_err(Error::from_any),
-            (Err(Late::Now), Whose::Attempt) => Err(Error::new(ErrorKind::AttemptTimeout).with_layer(LAYER)),
+            (Err(Late::Now { unwritten }), Whose::Attempt) => {
+                let error = Error::new(ErrorKind::AttemptTimeout).with_layer(LAYER);
+                Err(if unwritten { error.unsent() } else { error })
+            }
             (Err(late), _) => Err(exceeded(late, LAYER)),
         })
     }

@@ -87,6 +87,6 @@ pub(crate) fn exceeded(late: Late, layer: &'static str) -> Error {
     let error = Error::new(ErrorKind::DeadlineExceeded).with_layer(layer);
     match late {
         Late::Before => error.unsent(),
-        Late::Now => error,
+        Late::Now { .. } => error,
     }
 }

@@ -96,7 +96,10 @@ pub(crate) enum Late {
     /// The moment had passed before there was anything to wait for.
     Before,
     /// It passed while waiting.
-    Now,
+    Now {
+        /// What was waited for had surely not been written to a server yet.
+        unwritten: bool,
+    },
 }
 
 impl<F> Timed<F> {
@@ -160,8 +163,8 @@ impl<F> Timed<F> {
             }
             if context::now() >= at {
                 let _cause = context::enter_drop_cause(DropCause::TimedOut);
-                this.inner.set(None);
-                return Poll::Ready(Err(Late::Now));
+                let unwritten = context::drop_unwritten(|| this.inner.set(None));
+                return Poll::Ready(Err(Late::Now { unwritten }));
             }
             if first.is_none() {
                 return Poll::Pending;

@@ -94,7 +94,7 @@
 //!
 //! | the attempt | the next one | waits |
 //! |---|---|---|
-//! | surely never ran: connection refused, `REFUSED_STREAM`, never written ([`is_unsent`](crate::Error::is_unsent)) | for any request: a *requeue* | not at all |
+//! | surely never ran: connection refused, `REFUSED_STREAM`, never written, its time over while it waited for a connection ([`is_unsent`](crate::Error::is_unsent)) | for any request: a *requeue* | not at all |
 //! | failed or timed out | if the request may run twice | full jitter: evenly up to 25 ms, 50 ms, ... 250 ms |
 //! | was throttled, or failed with a hint when to come back | if it may run twice | as long as the server said (`Retry-After`, `grpc-retry-pushback-ms`), at most 300 s; without a hint as above |
 //! | was answered with `grpc-retry-pushback-ms` below zero or unreadable | none | |
