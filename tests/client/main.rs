@@ -1,5 +1,7 @@
 //! The HTTP client over real sockets.
 
+#[path = "../support/certificates.rs"]
+mod certificates;
 mod servers;
 mod tls;
 

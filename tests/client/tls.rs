@@ -15,7 +15,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::ExtendedKeyUsagePurpose;
 use tokio::net::TcpListener;
 use tokio_rustls::{
     TlsAcceptor,
@@ -28,22 +28,14 @@ use tokio_rustls::{
 };
 use tower::ServiceExt;
 
-use super::handle;
-
-type Issuer = CertifiedIssuer<'static, KeyPair>;
-
-fn issuer() -> Issuer {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
+use super::{
+    certificates::{self, Issuer, issuer},
+    handle,
+};
 
 /// A certificate for `name`, and its key, as PEM.
 fn leaf(issuer: &Issuer, name: &str, purpose: ExtendedKeyUsagePurpose) -> (String, String) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    params.extended_key_usages.push(purpose);
-    (params.signed_by(&key, issuer).unwrap().pem(), key.serialize_pem())
+    certificates::leaf(issuer, name, purpose, |_| {})
 }
 
 /// A server that says which version of HTTP it was asked in. With `clients` it wants to see a certificate of theirs.
@@ -130,7 +122,7 @@ async fn a_server_that_cannot_show_who_it_is_gets_no_request() {
     assert!(reason.contains("bank.test"), "{reason}");
     let reason = refused(&endpoint, &roots(&issuer)).await;
     assert!(reason.contains("127.0.0.1"), "by its address: {reason}");
-    let somebody = super::tls::issuer();
+    let somebody = certificates::issuer();
     let reason = refused(&named, &roots(&somebody)).await;
     assert!(reason.contains("UnknownIssuer") || reason.contains("BadSignature"), "{reason}");
     refused(&named, &Tls::webpki_roots()).await;
@@ -138,7 +130,7 @@ async fn a_server_that_cannot_show_who_it_is_gets_no_request() {
 
 #[tokio::test]
 async fn a_client_shows_its_certificate_where_one_is_wanted() {
-    let (issuer, clients) = (issuer(), super::tls::issuer());
+    let (issuer, clients) = (issuer(), certificates::issuer());
     let endpoint = serve(&issuer, &["http/1.1"], Some(&clients)).await.with_server_name("shop.test");
     assert!(call(&endpoint, &roots(&issuer), Version::Auto).await.is_err());
     let (certificate, key) = leaf(&clients, "client", ExtendedKeyUsagePurpose::ClientAuth);

@@ -1,80 +1,21 @@
 //! The DNS source against a server of the test's own.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use hickory_resolver::proto::{
-    op::{Message, MessageType, ResponseCode},
+    op::ResponseCode,
     rr::{
         Name, RData, Record,
         rdata::{A, SRV},
     },
-    serialize::binary::BinDecodable,
 };
 use hopvine::{Directory, Monitor, discover::dns::Dns};
-use tokio::{net::UdpSocket, time::Instant};
+use tokio::time::Instant;
 
-use super::ids;
-
-/// What the server says now.
-#[derive(Clone, Default)]
-struct Zone(Arc<Mutex<State>>);
-
-#[derive(Default)]
-struct State {
-    records: Vec<Record>,
-    failure: Option<ResponseCode>,
-    silent: bool,
-    asked: usize,
-}
-
-impl Zone {
-    async fn serve(&self) -> SocketAddr {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let address = socket.local_addr().unwrap();
-        let zone = self.clone();
-        tokio::spawn(async move {
-            let mut buffer = [0; 1500];
-            while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-                let Ok(question) = Message::from_bytes(&buffer[..length]) else { continue };
-                if let Some(answer) = zone.answer(&question) {
-                    let _ = socket.send_to(&answer.to_vec().unwrap(), from).await;
-                }
-            }
-        });
-        address
-    }
-
-    fn answer(&self, question: &Message) -> Option<Message> {
-        let mut state = self.0.lock().unwrap();
-        state.asked += 1;
-        if state.silent {
-            return None;
-        }
-        let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
-        answer.metadata.message_type = MessageType::Response;
-        answer.metadata.recursion_available = true;
-        for query in &question.queries {
-            answer.add_query(query.clone());
-            let fits = |record: &&Record| record.name == *query.name() && record.record_type() == query.query_type();
-            let records = state.records.iter().filter(|_| state.failure.is_none());
-            answer.add_answers(records.filter(fits).cloned());
-        }
-        answer.metadata.response_code = state.failure.unwrap_or(if answer.answers.is_empty() {
-            ResponseCode::NXDomain
-        } else {
-            ResponseCode::NoError
-        });
-        Some(answer)
-    }
-
-    fn set(&self, records: Vec<Record>) {
-        self.0.lock().unwrap().records = records;
-    }
-}
+use super::{
+    ids,
+    name_server::{Lie, Zone},
+};
 
 fn a(name: &str, ttl: u32, last: u8) -> Record {
     Record::from_rdata(Name::from_ascii(name).unwrap(), ttl, RData::A(A::new(127, 0, 0, last)))
@@ -113,13 +54,13 @@ async fn addresses_follow_their_records_and_outlive_every_failure() {
 
     let stale = || monitor.snapshot().directories[0].services[0].stale_for.is_some();
     for failure in [ResponseCode::NXDomain, ResponseCode::ServFail] {
-        zone.0.lock().unwrap().failure = Some(failure);
+        zone.lie(Some(Lie::Code(failure)));
         eventually(stale).await;
         assert_eq!(ids(&service), ["127.0.0.2:80", "127.0.0.3:80"]);
-        zone.0.lock().unwrap().failure = None;
+        zone.lie(None);
         eventually(|| !stale()).await;
     }
-    zone.0.lock().unwrap().silent = true;
+    zone.lie(Some(Lie::Silence));
     eventually(stale).await;
     assert_eq!(ids(&service), ["127.0.0.2:80", "127.0.0.3:80"]);
 }
@@ -154,12 +95,12 @@ async fn names_are_asked_for_at_their_first_use_and_left_after_the_last() {
     zone.set(vec![a("catalog.shop.test.", 0, 1)]);
     let dns = Dns::servers([zone.serve().await]).unwrap();
     let directory = Directory::builder().source(dns.by_name(|name| (format!("{name}.shop.test"), 80))).build();
-    assert_eq!(zone.0.lock().unwrap().asked, 0);
+    assert_eq!(zone.asked(), 0);
     let service = directory.get("catalog").unwrap();
     service.ready(Duration::from_secs(10)).await.unwrap();
     assert_eq!(ids(&service), ["127.0.0.1:80"]);
     drop(service);
-    let asked = zone.0.lock().unwrap().asked;
+    let asked = zone.asked();
     tokio::time::sleep_until(Instant::now() + Duration::from_millis(1500)).await;
-    assert_eq!(zone.0.lock().unwrap().asked, asked, "nobody asks for what nobody uses");
+    assert_eq!(zone.asked(), asked, "nobody asks for what nobody uses");
 }

@@ -4,6 +4,8 @@
 
 mod dns;
 mod file;
+#[path = "../support/name_server.rs"]
+mod name_server;
 
 use std::{
     collections::BTreeMap,
