@@ -1,6 +1,9 @@
 //! The drill's phases over real sockets: the assembled stacks against real servers that die, hang, recover, join and
 //! throttle. Also that one stack serves axum, a bare client and a generated tonic client.
 
+#[path = "../support/wait.rs"]
+mod wait;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -35,6 +38,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet, time::Instant};
 use tower::{ServiceBuilder, ServiceExt};
+use wait::eventually;
 
 type Stack = BoxStack<Request<Body>, http::Response<ClientBody>>;
 
@@ -126,14 +130,6 @@ fn quick() -> CircuitBreakerPolicy {
         open_time: Duration::from_millis(200),
         open_time_max: Duration::from_millis(200),
         ..Default::default()
-    }
-}
-
-async fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        assert!(Instant::now() < end, "waited 10 s in vain: {what}");
-        tokio::time::sleep_until(Instant::now() + Duration::from_millis(5)).await;
     }
 }
 

@@ -113,7 +113,7 @@ async fn lies(lie: Lie) {
 
 /// No answer, an answer that there is nothing, and answers to questions that were not asked.
 #[tokio::test]
-async fn a_name_server_that_says_nothing_of_use() {
+async fn a_name_server_that_says_nothing_of_use_takes_no_endpoint_away() {
     let code = |code| lies(Lie::Code(code));
     tokio::join!(
         lies(Lie::Silence),
@@ -126,7 +126,7 @@ async fn a_name_server_that_says_nothing_of_use() {
 }
 
 #[tokio::test]
-async fn an_address_where_nobody_listens() {
+async fn an_address_where_nobody_listens_loses_no_request() {
     let zone = Zone::default();
     zone.set(records(&["127.0.0.1", "127.0.0.2"]));
     let named = Named::new(zone).await;
@@ -141,7 +141,7 @@ const UNUSABLE: [&str; 8] =
     ["0.0.0.0", "224.0.0.1", "255.255.255.255", "169.254.169.254", "::", "ff02::1", "fe80::1", "::ffff:0.0.0.0"];
 
 #[tokio::test]
-async fn addresses_that_are_nobody_s() {
+async fn addresses_that_are_nobody_s_are_never_called() {
     let zone = Zone::default();
     zone.set(records(&[&["127.0.0.1"][..], &UNUSABLE].concat()));
     let named = Named::new(zone).await;
@@ -156,7 +156,7 @@ async fn addresses_that_are_nobody_s() {
 }
 
 #[tokio::test]
-async fn no_address_but_nobody_s() {
+async fn no_address_but_nobody_s_is_as_good_as_none() {
     let zone = Zone::default();
     zone.set(records(&UNUSABLE));
     let named = Named::new(zone).await;

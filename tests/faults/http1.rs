@@ -18,13 +18,13 @@ async fn holds(fault: Fault, seen: &'static [Seen], get: Again, post: Again) {
 }
 
 #[tokio::test]
-async fn a_response_that_says_that_the_connection_ends() {
+async fn a_connection_that_says_close_is_not_used_again() {
     holds(Fault::SaysClose, &[Whole], Again::No, Again::No).await;
     holds(Fault::SaysCloseAndStays, &[Whole], Again::No, Again::No).await;
 }
 
 #[tokio::test]
-async fn a_body_without_length_that_is_reset() {
+async fn a_reset_at_the_end_of_a_body_without_length_is_told_to_who_reads_it() {
     holds(Fault::ResetsWithoutLength, &[BrokenBody], Again::No, Again::No).await;
 }
 

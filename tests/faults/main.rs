@@ -4,7 +4,7 @@
 //!
 //! | tables | tests |
 //! |---|---|
-//! | No connection | `door.rs`, `tls.rs`; hosts of several addresses beside the code, in `src/connect/http/dial.rs`, since no name of this machine's has dead ones |
+//! | No connection | `door.rs`, `tls.rs`; hosts of several addresses beside the code, in `src/connect/http/dial.rs`, for a name with dead ones is not to be had everywhere |
 //! | No answer, or half of one | `both.rs`, `unread.rs`; what only HTTP/1 has in `http1.rs` |
 //! | Connections that end | `both.rs`, `unread.rs`, `http1.rs`, `http2.rs` |
 //! | Names | `dns.rs` |

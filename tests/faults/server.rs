@@ -124,6 +124,8 @@ impl Server {
                 let open = Open::new(&shared);
                 connections.spawn(async move {
                     let _open = open;
+                    // Small writes follow each other here.
+                    let _ = socket.set_nodelay(true);
                     let hang_up = Arc::clone(&shared);
                     tokio::select! {
                         () = hang_up.hang_up.notified() => {}

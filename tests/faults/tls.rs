@@ -13,31 +13,31 @@ async fn refused(fault: Fault) {
 }
 
 #[tokio::test]
-async fn a_certificate_that_bears_another_name() {
+async fn a_certificate_of_another_name_is_not_believed_and_loses_no_request() {
     refused(Fault::WrongName).await;
 }
 
 #[tokio::test]
-async fn a_certificate_that_has_expired() {
+async fn an_expired_certificate_is_not_believed_and_loses_no_request() {
     refused(Fault::Expired).await;
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_valid_yet() {
+async fn a_certificate_of_tomorrow_is_not_believed_and_loses_no_request() {
     refused(Fault::NotYetValid).await;
 }
 
 #[tokio::test]
-async fn a_certificate_of_an_unknown_issuer() {
+async fn a_certificate_of_an_unknown_issuer_is_not_believed_and_loses_no_request() {
     refused(Fault::UnknownIssuer).await;
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_never_answered() {
+async fn a_handshake_that_is_never_answered_loses_no_request() {
     refused(Fault::SilentHandshake).await;
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_answered_in_the_clear() {
+async fn a_handshake_that_is_answered_in_the_clear_loses_no_request() {
     refused(Fault::PlainText).await;
 }

@@ -31,7 +31,7 @@ fn much() -> (Request<Body>, Arc<()>) {
 }
 
 #[tokio::test]
-async fn a_request_that_nobody_reads() {
+async fn a_request_that_nobody_reads_is_let_go() {
     for version in VERSIONS {
         println!("{version:?}");
         let server = Server::start(version).await;
@@ -53,7 +53,7 @@ async fn a_request_that_nobody_reads() {
 /// A server that says no before it has read the request, and reads no further. In HTTP/1 the connection cannot be used again, and is not kept. In
 /// HTTP/2 it goes on, and what was to be sent stays with it unless the server resets the stream, as it should.
 #[tokio::test]
-async fn an_answer_to_a_request_that_is_not_read_to_its_end() {
+async fn an_answer_before_the_request_is_read_keeps_no_connection() {
     for version in VERSIONS {
         println!("{version:?}");
         let server = Server::start(version).await;

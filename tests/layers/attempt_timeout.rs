@@ -108,6 +108,37 @@ async fn guards_inside_see_a_timeout_as_one_and_a_cancelled_attempt_as_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_surely_never_written_when_its_time_is_up_may_go_again() {
+    struct Tells(bool);
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            context::tell_written(self.0);
+        }
+    }
+    // One guard for each request a layer inside may have under way, and what all of them together mean.
+    for (guards, unsent) in [
+        (vec![], false),
+        (vec![false], true),
+        (vec![true], false),
+        (vec![false, true], false),
+        (vec![true, false], false),
+    ] {
+        // Of another attempt, on the same thread: no matter of this one.
+        drop([Tells(false), Tells(true)]);
+        let service = AttemptTimeoutLayer::new(MS(40)).layer(service_fn(|_: Query| {
+            let guards: Vec<_> = guards.iter().map(|written| Tells(*written)).collect();
+            async move {
+                let _guards = guards;
+                pending::<Result<Answer, Error>>().await
+            }
+        }));
+        let error = service.oneshot(Query::write("all")).await.unwrap_err();
+        assert_eq!((error.kind(), error.is_unsent()), (ErrorKind::AttemptTimeout, unsent), "{guards:?}");
+        assert_eq!(Outcome::of_error(&error), Outcome::TimedOut);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_endpoint_follows_one_live_policy() {
     let live = Live::new(AttemptTimeoutPolicy { timeout: MS(40) }).unwrap();
     let timeout = AttemptTimeoutLayer::live(live.clone());
