@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, atomic},
 };
 
 use arc_swap::ArcSwap;
@@ -38,11 +38,11 @@ struct Node {
     removal: Notify,
 }
 
-// Loom\'s atomics are larger.
+// Loom's atomics are larger.
 #[cfg(not(all(test, hopvine_loom)))]
 const _: () = {
     use std::mem::offset_of;
-    assert!(offset_of!(Node, counts) + size_of::<Counts>() == 64 + size_of::<AtomicU64>());
+    assert!(offset_of!(Node, counts) + size_of::<Counts>() == 64 + size_of::<u64>());
     assert!(offset_of!(Node, health) + Health::READ_BY_CALLS <= 128);
 };
 
@@ -95,7 +95,7 @@ impl Group {
 impl EndpointHandle {
     /// A new endpoint of `service`, with no history. For tests and connectors of your own; a stack's balancer makes its own.
     pub fn new(service: Arc<str>, endpoint: Arc<Endpoint>, group: Arc<Group>) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
+        static NEXT: atomic::AtomicU32 = atomic::AtomicU32::new(1);
         let (weight, up) = (endpoint.weight(), endpoint.status() == Status::Up);
         Self(Arc::new(Node {
             number: NEXT.fetch_add(1, Relaxed),

@@ -127,8 +127,8 @@ fn quick() -> CircuitBreakerPolicy {
     CircuitBreakerPolicy {
         window: Duration::from_secs(2),
         minimum_calls: 10,
-        open_time: Duration::from_millis(200),
-        open_time_max: Duration::from_millis(200),
+        open_time: Duration::from_secs(2),
+        open_time_max: Duration::from_secs(2),
         ..Default::default()
     }
 }
@@ -167,9 +167,9 @@ async fn a_service_that_hangs_is_cut_off_and_its_caller_answers_at_once_until_it
     let breaker = Live::new(quick()).unwrap();
     let hop = Hop::new("s.call", directory.service("s"))
         .monitor(&monitor)
-        .deadline(Duration::from_millis(100))
+        .deadline(Duration::from_secs(1))
         .unwrap()
-        .attempt_timeout(Duration::from_millis(40))
+        .attempt_timeout(Duration::from_millis(250))
         .unwrap()
         .circuit_breaker(breaker.clone())
         .unwrap()
@@ -204,7 +204,14 @@ async fn a_service_that_hangs_is_cut_off_and_its_caller_answers_at_once_until_it
         call.await.unwrap().unwrap();
     }
     assert!(instance.most.load(SeqCst) <= 5, "probes at once: {}", instance.most.load(SeqCst));
-    eventually("it closes", || state() == "closed").await;
+    // A probe may have been too late on a busy machine: callers go on to call.
+    let closes = async {
+        while state() != "closed" {
+            stack.clone().oneshot(get()).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), closes).await.expect("it closes");
     assert_ne!(text(stack.clone().oneshot(get()).await.unwrap()).await, "cached");
 }
 
