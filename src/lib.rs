@@ -93,6 +93,9 @@ pub mod context;
 pub mod discover;
 pub mod endpoint;
 mod error;
+#[cfg(feature = "eureka")]
+#[cfg_attr(docsrs, doc(cfg(feature = "eureka")))]
+pub mod eureka;
 pub mod layers;
 pub mod live;
 pub mod monitor;
