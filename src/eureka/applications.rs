@@ -11,6 +11,19 @@ pub struct Application {
     pub instances: Vec<Arc<Instance>>,
 }
 
+impl Application {
+    /// As it was read. An instance that names no application is of this one.
+    pub(super) fn of(name: Arc<str>, instances: Vec<Instance>) -> Self {
+        let instances = instances.into_iter().map(|mut instance| {
+            if instance.app.is_empty() {
+                instance.app = Arc::clone(&name);
+            }
+            Arc::new(instance)
+        });
+        Self { instances: instances.collect(), name }
+    }
+}
+
 /// A registry's content, or what changed in it: the two have one shape.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applications {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`Instance`], [`Application`], [`Applications`] | the model; a delta has the same shape and is [applied](Applications::apply) |
 //! | [`Replication`], [`ReplicationResponse`] | what servers tell each other |
-//! | [`json`] | JSON, full and compact, as Java servers write it; read from anybody |
+//! | [`json`], [`xml`] | the formats, full and compact, written as Java servers write them, read from anybody |
 //! | [`StatusCounts`] | the hash by which a client sees whether its copy is whole |
 //!
 //! Writers write byte for byte what a Java server writes, since Spring's own client refuses a document with one field too many. Readers are lenient: numbers, booleans
@@ -23,6 +23,7 @@ mod reading;
 mod replication;
 mod scalar;
 mod status;
+pub mod xml;
 
 pub use applications::{Application, Applications};
 pub use instance::{ActionType, DataCenterInfo, Instance, LeaseInfo, Port};

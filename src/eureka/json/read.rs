@@ -61,14 +61,7 @@ struct ApplicationDraft {
 
 impl ApplicationDraft {
     fn finish(self) -> Application {
-        let name = self.name.unwrap_or_default();
-        let instances = self.instances.into_iter().map(|mut instance| {
-            if instance.app.is_empty() {
-                instance.app = Arc::clone(&name);
-            }
-            Arc::new(instance)
-        });
-        Application { instances: instances.collect(), name }
+        Application::of(self.name.unwrap_or_default(), self.instances)
     }
 }
 
