@@ -100,6 +100,9 @@ pub mod layers;
 pub mod live;
 pub mod monitor;
 pub mod outcome;
+#[cfg(feature = "registry")]
+#[cfg_attr(docsrs, doc(cfg(feature = "registry")))]
+pub mod registry;
 pub mod request;
 mod stack;
 pub mod stacks;

@@ -21,8 +21,10 @@ mod limits;
 mod metadata;
 mod reading;
 mod replication;
+mod rules;
 mod scalar;
 mod status;
+mod validate;
 pub mod xml;
 
 pub use applications::{Application, Applications};
@@ -30,7 +32,9 @@ pub use instance::{ActionType, DataCenterInfo, Instance, LeaseInfo, Port};
 pub use limits::{Limits, ReadError};
 pub use metadata::Metadata;
 pub use replication::{Action, InvalidReplication, Replication, ReplicationResponse};
+pub use rules::StatusRules;
 pub use status::{InstanceStatus, StatusCounts};
+pub use validate::InvalidRegistration;
 
 /// How much of each instance a document holds: what a client asks for by `X-Eureka-Accept`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,0 +1,90 @@
+use std::{borrow::Cow, sync::Arc};
+
+use http::{Response, StatusCode};
+
+use super::{
+    Asked, Body, Desk, negotiate,
+    path::{self, Route},
+    respond,
+};
+use crate::{
+    eureka::Instance,
+    registry::{
+        render::{Document, Variant},
+        watch::{Interest, TooMany},
+    },
+};
+
+impl Desk {
+    /// A document that is rendered already.
+    pub(super) fn ready(&self, asked: &Asked<'_>, route: &Route<'_>) -> Option<Response<Body>> {
+        if !matches!(asked.head.method, http::Method::GET | http::Method::HEAD) {
+            return None;
+        }
+        let (document, variant) = wanted(asked, route)?;
+        Some(answer(self.documents.ready(document, variant)?, variant))
+    }
+
+    /// A document, rendered if that must be, or one instance, which always is.
+    pub(super) async fn document(self: &Arc<Self>, asked: &Asked<'_>, route: &Route<'_>) -> Response<Body> {
+        if let Some((document, variant)) = wanted(asked, route) {
+            return answer(self.documents.get(document, variant).await, variant);
+        }
+        let now = self.clock.now();
+        match route {
+            Route::Instance(app, id) => one(asked, self.store.instance(app, id, now)),
+            Route::AnyInstance(id) => one(asked, self.store.instance_of_any(id, now)),
+            _ => respond::empty(StatusCode::NOT_FOUND),
+        }
+    }
+
+    /// Lines of what changes, as long as somebody reads them.
+    pub(super) fn watch(self: &Arc<Self>, asked: &Asked<'_>) -> Response<Body> {
+        let mut interest = Interest::default();
+        for (name, value) in path::parameters(asked.head.uri.query()) {
+            match &*name {
+                "app" => interest.applications.push(value.to_uppercase().into()),
+                "instance" => {
+                    let Some((app, id)) = value.split_once('/').filter(|(app, id)| !app.is_empty() && !id.is_empty())
+                    else {
+                        return respond::reason(StatusCode::BAD_REQUEST, "instance: not of the form APP/ID");
+                    };
+                    interest.own = Some((app.to_uppercase().into(), id.into()));
+                }
+                _ => {}
+            }
+        }
+        match self.watches.watch(interest, asked.connection) {
+            Ok(lines) => respond::lines(lines),
+            Err(TooMany(most)) => respond::busy(Cow::from(format!("more than limits.watchers allows: {most}"))),
+        }
+    }
+}
+
+/// The document a list's path asks for, and in which variant.
+fn wanted<'a>(asked: &Asked<'_>, route: &'a Route<'_>) -> Option<(Document<'a>, Variant)> {
+    let (document, may_zip) = match route {
+        Route::All => (Document::All, true),
+        Route::Delta => (Document::Delta, true),
+        Route::Application(name) => (Document::Application(name), false),
+        Route::Vip(name) => (Document::Vip(name), false),
+        Route::SecureVip(name) => (Document::SecureVip(name), false),
+        _ => return None,
+    };
+    Some((document, negotiate::variant(&asked.head.headers, may_zip)))
+}
+
+fn answer(bytes: Option<bytes::Bytes>, variant: Variant) -> Response<Body> {
+    match bytes {
+        Some(bytes) => respond::document(bytes, variant),
+        None => respond::empty(StatusCode::NOT_FOUND),
+    }
+}
+
+fn one(asked: &Asked<'_>, instance: Option<Arc<Instance>>) -> Response<Body> {
+    let Some(instance) = instance else { return respond::empty(StatusCode::NOT_FOUND) };
+    match negotiate::of_instance(&asked.head.headers) {
+        Some(encoding) => respond::of_instance(encoding.instance(&instance), encoding),
+        None => respond::empty(StatusCode::NOT_ACCEPTABLE),
+    }
+}

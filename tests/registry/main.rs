@@ -1,0 +1,5 @@
+//! The registry: against recordings of real servers and clients, against an obvious model, and against those who mean harm.
+
+mod client;
+mod recordings;
+mod replay;
