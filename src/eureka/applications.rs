@@ -13,14 +13,16 @@ pub struct Application {
 
 impl Application {
     /// As it was read. An instance that names no application is of this one.
-    pub(super) fn of(name: Arc<str>, instances: Vec<Instance>) -> Self {
-        let instances = instances.into_iter().map(|mut instance| {
+    pub(super) fn of(name: Arc<str>, read: Vec<Instance>) -> Self {
+        // Not collected: that would keep the memory of what was read.
+        let mut instances = Vec::with_capacity(read.len());
+        for mut instance in read {
             if instance.app.is_empty() {
                 instance.app = Arc::clone(&name);
             }
-            Arc::new(instance)
-        });
-        Self { instances: instances.collect(), name }
+            instances.push(Arc::new(instance));
+        }
+        Self { name, instances }
     }
 }
 

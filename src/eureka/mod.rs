@@ -5,6 +5,8 @@
 //! | [`Instance`], [`Application`], [`Applications`] | the model; a delta has the same shape and is [applied](Applications::apply) |
 //! | [`Replication`], [`ReplicationResponse`] | what servers tell each other |
 //! | [`json`], [`xml`] | the formats, full and compact, written as Java servers write them, read from anybody |
+//! | [`Instance::endpoint`] | the endpoint that an instance is |
+//! | [`Instance::validate`], [`StatusRules`] | what a server takes, and which status it gives it |
 //! | [`StatusCounts`] | the hash by which a client sees whether its copy is whole |
 //!
 //! Writers write byte for byte what a Java server writes, since Spring's own client refuses a document with one field too many. Readers are lenient: numbers, booleans
@@ -14,6 +16,7 @@
 //! Nothing here has a clock or a socket.
 
 mod applications;
+mod endpoint;
 mod field;
 mod instance;
 pub mod json;
@@ -28,6 +31,7 @@ mod validate;
 pub mod xml;
 
 pub use applications::{Application, Applications};
+pub use endpoint::{EndpointSettings, HostChoice, PortChoice};
 pub use instance::{ActionType, DataCenterInfo, Instance, LeaseInfo, Port};
 pub use limits::{Limits, ReadError};
 pub use metadata::Metadata;

@@ -49,17 +49,17 @@ impl<'l> Reading<'l> {
     /// Counts one more instance, application or action.
     pub(super) fn count(&self) -> Result<(), String> {
         self.instances.set(self.instances.get() + 1);
-        match self.instances.get() > self.limits.instances {
-            true => Err(format!("more than {} in the document", self.limits.instances)),
-            false => Ok(()),
+        if self.instances.get() > self.limits.instances {
+            return Err(format!("more than {} in the document", self.limits.instances));
         }
+        Ok(())
     }
 
     pub(super) fn check_text(&self, text: &str) -> Result<(), String> {
-        match text.len() > self.limits.text_bytes {
-            true => Err(format!("longer than {} bytes", self.limits.text_bytes)),
-            false => Ok(()),
+        if text.len() > self.limits.text_bytes {
+            return Err(format!("longer than {} bytes", self.limits.text_bytes));
         }
+        Ok(())
     }
 
     /// The one copy of a text that many instances have.

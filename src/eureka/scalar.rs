@@ -54,11 +54,10 @@ impl Scalar<'_> {
     /// As yes or no. `None` is null.
     pub(super) fn flag(self) -> Result<Option<bool>, String> {
         match self {
-            Self::Null => Ok(None),
+            Self::Null | Self::Text("") => Ok(None),
             Self::Flag(flag) => Ok(Some(flag)),
             Self::Text(text) if text.eq_ignore_ascii_case("true") => Ok(Some(true)),
             Self::Text(text) if text.eq_ignore_ascii_case("false") => Ok(Some(false)),
-            Self::Text("") => Ok(None),
             _ => Err(format!("{} is neither true nor false", self.shown())),
         }
     }

@@ -26,7 +26,7 @@ pub(super) trait Object: Sized {
 pub(super) fn document<O: Object>(document: &[u8], root: Field, object: O, limits: &Limits) -> Result<O, ReadError> {
     let reading = Reading::new(limits);
     let mut json = serde_json::Deserializer::from_slice(document);
-    let read = Root { root, object, reading: &reading }.deserialize(&mut json).and_then(|object| {
+    let read = Root { key: root, object, reading: &reading }.deserialize(&mut json).and_then(|object| {
         json.end()?;
         Ok(object)
     });
@@ -44,8 +44,9 @@ pub(super) fn bare<O: Object>(document: &[u8], object: O, limits: &Limits) -> Re
     read.map_err(|error| reading.error(error))
 }
 
+/// The object under the one key of a document.
 struct Root<'a, 'l, O> {
-    root: Field,
+    key: Field,
     object: O,
     reading: &'a Reading<'l>,
 }
@@ -62,16 +63,16 @@ impl<'de, O: Object> Visitor<'de> for Root<'_, '_, O> {
     type Value = O;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an object with the key {:?} alone", self.root.as_str())
+        write!(f, "an object with the key {:?} alone", self.key.as_str())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<O, A::Error> {
-        let Self { root, object, reading } = self;
-        let wrong = || A::Error::custom(format_args!("an object must hold the key {:?} alone", root.as_str()));
-        if map.next_key_seed(Name)? != Some(root) {
+        let Self { key, object, reading } = self;
+        let wrong = || A::Error::custom(format_args!("an object must hold the key {:?} alone", key.as_str()));
+        if map.next_key_seed(Name)? != Some(key) {
             return Err(wrong());
         }
-        let read = reading.at(root.into(), || {
+        let read = reading.at(key.into(), || {
             let read = map.next_value_seed(Read { object, reading })?;
             read.ok_or_else(|| A::Error::custom("null, where an object should be"))
         })?;
@@ -153,8 +154,11 @@ impl<'de, O: Object, F: Fn() -> O> Visitor<'de> for Many<'_, '_, F> {
         let mut all = Vec::new();
         for number in 0.. {
             let next = reading.at(Step::Number(number), || {
-                reading.count().map_err(A::Error::custom)?;
-                sequence.next_element_seed(Read { object: new(), reading })
+                let next = sequence.next_element_seed(Read { object: new(), reading })?;
+                if next.is_some() {
+                    reading.count().map_err(A::Error::custom)?;
+                }
+                Ok(next)
             })?;
             let Some(next) = next else { break };
             all.extend(next);
@@ -174,7 +178,7 @@ impl<'de, T, F: FnOnce(Scalar<'_>) -> Result<T, String>> DeserializeSeed<'de> fo
     }
 }
 
-impl<'de, T, F: FnOnce(Scalar<'_>) -> Result<T, String>> Visitor<'de> for Take<F> {
+impl<T, F: FnOnce(Scalar<'_>) -> Result<T, String>> Visitor<'_> for Take<F> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -45,7 +45,8 @@ impl Object for Applications {
             }
             Field::Application => {
                 let drafts = map.next_value_seed(Many { new: ApplicationDraft::default, reading })?;
-                self.applications = drafts.into_iter().map(ApplicationDraft::finish).collect();
+                self.applications = Vec::with_capacity(drafts.len());
+                self.applications.extend(drafts.into_iter().map(ApplicationDraft::finish));
             }
             _ => skip(map, reading)?,
         }
