@@ -1,6 +1,7 @@
 //! Eureka's documents: against recordings of real servers and clients, and against obvious models.
 
 mod batch;
+mod client;
 mod delta;
 mod endpoint;
 mod golden;
