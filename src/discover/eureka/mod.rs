@@ -37,6 +37,9 @@
 //! Of several servers one is stayed with for 20 minutes or so, one of the own zone if there is any. One that fails is avoided until two thirds of all have failed; a request is
 //! tried at up to three. Answers are bounded: 64 MiB unpacked, and [`Limits`](crate::eureka::Limits) in them. Redirects to another host are not followed.
 //!
+//! A server that was just started knows nobody yet. One that, asked for everything, suddenly lists less than half of what was known is not believed for
+//! [45 s](EurekaPolicy::removal_grace), in which instances register again; changes that are told one by one always are.
+//!
 //! When none answers, the last good set stays, and the [monitor](crate::Monitor) says since when and why. With a [snapshot](EurekaBuilder::snapshot) a service starts while the
 //! registry is down.
 //!

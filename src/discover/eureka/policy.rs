@@ -17,6 +17,7 @@ use crate::{
 /// | `zones` | `off` | `prefer`: endpoints of our own zone only, as long as one of them is up |
 /// | `regions` | none | remote regions whose instances are asked for besides |
 /// | `endpoint` | as Spring | at which host and port an instance is called |
+/// | `removal_grace` | 45 s | how long the last set stays when a server, asked for everything, lists less than half of it: as one does that was just started |
 /// | `snapshot_age` | 24 h | how old a snapshot may be to be used |
 /// | `snapshot_interval` | 30 s | how often it is written at most |
 /// | `limits` | | what one document may hold |
@@ -44,6 +45,9 @@ pub struct EurekaPolicy {
     pub regions: Vec<String>,
     /// At which host and port an instance is called.
     pub endpoint: EndpointSettings,
+    /// How long the last set stays when a server suddenly lists less than half of it; zero: not at all.
+    #[serde(with = "humantime_serde")]
+    pub removal_grace: Duration,
     /// How old a snapshot may be to be used.
     #[serde(with = "humantime_serde")]
     pub snapshot_age: Duration,
@@ -96,6 +100,7 @@ impl Default for EurekaPolicy {
             zones: ZoneAffinity::default(),
             regions: Vec::new(),
             endpoint: EndpointSettings::default(),
+            removal_grace: Duration::from_secs(45),
             snapshot_age: Duration::from_secs(24 * 3600),
             snapshot_interval: Duration::from_secs(30),
             limits: Limits::default(),

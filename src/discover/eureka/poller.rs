@@ -62,6 +62,8 @@ pub(super) struct Poller {
     /// For each server.
     pushes: Vec<Tries>,
     failures: u32,
+    /// Since when a server has listed less than half of what was published.
+    shrunk: Option<Instant>,
     /// What is left to use of the snapshot that was there at the start.
     loaded: Arc<Mutex<Option<Loaded>>>,
     saved: Option<Instant>,
@@ -93,6 +95,7 @@ impl Poller {
             copied_from: 0,
             pushes: vec![Tries { failures: 0, next: now }; servers],
             failures: 0,
+            shrunk: None,
             loaded: Arc::default(),
             saved: None,
             unsaved: false,
@@ -194,7 +197,12 @@ impl Poller {
     fn replace(&mut self, server: usize, fetched: Fetched, policy: &EurekaPolicy) {
         if let Fetched::Applications(applications) = fetched {
             (self.unsaved, self.copied_from) = (true, server);
-            self.copy.get_or_insert_default().replace(applications, &policy.endpoint);
+            let copy = self.copy.get_or_insert_default();
+            copy.replace(applications, &policy.endpoint);
+            let now = copy.applications().instances().count();
+            if self.is_shrunk(now) {
+                self.shrunk.get_or_insert_with(Instant::now);
+            }
         }
     }
 
@@ -221,11 +229,11 @@ impl Poller {
             tokio::select! {
                 line = watch.line(&self.calls.transport) => {
                     let line = line.map_err(NoWatch::Broken)?;
+                    // It has lived for a while: the next break is the first one.
+                    self.pushes[server].failures = 0;
                     if line.iter().all(u8::is_ascii_whitespace) {
                         continue;
                     }
-                    // It has been of use: the next break is the first one.
-                    self.pushes[server].failures = 0;
                     let whole = self.take_line(&line).map_err(|reason| {
                         NoWatch::Broken(self.calls.transport.failure(server, format!("the push: {reason}")))
                     })?;
@@ -273,13 +281,31 @@ impl Poller {
         Ok(self.copy.get_or_insert_default().apply(&delta, &policy.endpoint))
     }
 
-    async fn heard(&mut self, server: usize, pushed: bool) {
-        self.publish(server, pushed, true);
-        self.save().await;
+    fn is_shrunk(&self, instances: usize) -> bool {
+        let before = self.sender.borrow().view.as_ref().map_or(0, |view| view.instances);
+        instances * 2 < before
     }
 
-    fn publish(&mut self, server: usize, pushed: bool, confirmed: bool) {
-        let Some(copy) = &self.copy else { return };
+    async fn heard(&mut self, server: usize, pushed: bool) {
+        if self.publish(server, pushed, true) {
+            self.save().await;
+        }
+    }
+
+    /// Says what is known now; unless that is what a server says that was just started, and does not know its instances yet.
+    fn publish(&mut self, server: usize, pushed: bool, confirmed: bool) -> bool {
+        let Some(copy) = &self.copy else { return false };
+        let instances = copy.applications().instances().count();
+        let grace = self.policy.get().removal_grace;
+        if self.is_shrunk(instances) && self.shrunk.is_some_and(|since| since.elapsed() < grace) {
+            let error = format!("{} suddenly lists {instances} instances only", self.calls.transport.url(server));
+            self.sender.send_modify(|state| {
+                state.error = Some(error.into());
+                state.pushed = pushed;
+            });
+            return false;
+        }
+        self.shrunk = None;
         // What was read from disk has had its day.
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).take();
         let view = Arc::new(copy.view());
@@ -291,6 +317,7 @@ impl Poller {
             state.server = Some(url.into());
             state.pushed = pushed;
         });
+        true
     }
 
     async fn load(&mut self) {

@@ -64,6 +64,15 @@ impl Watch {
         }
     }
 
+    /// Reads on until it ends, and says why.
+    pub(super) async fn end(mut self, transport: &Transport) -> Failure {
+        loop {
+            if let Err(failure) = self.line(transport).await {
+                return failure;
+            }
+        }
+    }
+
     /// The next line, without its end. Nothing is lost if the wait for it is given up.
     pub(super) async fn line(&mut self, transport: &Transport) -> Result<Bytes, Failure> {
         loop {

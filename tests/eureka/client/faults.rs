@@ -6,7 +6,7 @@ use std::{
 
 use hopvine::{
     Directory, Monitor,
-    discover::eureka::{Eureka, Registration, Servers, ServersPolicy},
+    discover::eureka::{Eureka, EurekaPolicy, Registration, Servers, ServersPolicy},
 };
 
 use super::{
@@ -84,6 +84,29 @@ async fn whatever_a_server_answers_the_last_good_set_stays_until_it_is_itself_ag
     let _server = Server::start_at(address, |_| Reply::json(orders(&[1, 2]))).await;
     until(&service, &["orders-1", "orders-2"]).await;
     assert_eq!(view().stale_for, None);
+}
+
+#[tokio::test]
+async fn a_registry_that_comes_back_empty_empties_nobody_until_its_instances_had_time() {
+    let server = Server::start(|_| Reply::json(orders(&[1, 2]))).await;
+    let monitor = Monitor::new();
+    let policy = EurekaPolicy { removal_grace: Duration::from_millis(300), ..often() };
+    let eureka = Eureka::builder(servers(&[server.url()])).policy(policy).build().unwrap();
+    let directory = Directory::builder().monitor(&monitor).source(eureka).build();
+    let service = directory.service("orders");
+    until(&service, &["orders-1", "orders-2"]).await;
+    let view = || monitor.snapshot().directories[0].services[0].clone();
+
+    server.script(|_| Reply::json(orders(&[])));
+    eventually("it is told", || view().error.is_some_and(|error| error.contains("lists 0 instances"))).await;
+    assert_eq!(ids(&service), ["orders-1", "orders-2"]);
+    // One has come back, which is half of them.
+    server.script(|_| Reply::json(orders(&[2])));
+    until(&service, &["orders-2"]).await;
+    assert_eq!(view().error, None);
+    // And if nobody does, there is nobody.
+    server.script(|_| Reply::json(orders(&[])));
+    until(&service, &[]).await;
 }
 
 /// What was logged.

@@ -1,5 +1,6 @@
 //! The client, against a server that answers from recordings, or as badly as it is told.
 
+mod against_ours;
 mod discovery;
 mod faults;
 mod push;

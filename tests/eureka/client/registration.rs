@@ -337,6 +337,8 @@ async fn a_connection_is_held_and_made_anew_when_it_breaks() {
     assert_eq!(server.lines().last().unwrap(), watch);
     pushes.lock().unwrap().clear();
     eventually("held again", || pushes.lock().unwrap().len() == 1).await;
+    // That may have taken too long: the registry is asked at once whether it still knows us.
+    eventually("a heartbeat", || server.count("PUT") == 1).await;
     // Let go only when the registry knows that we left.
     let sender = pushes.lock().unwrap()[0].clone();
     registration.leave().await;

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -89,7 +89,7 @@ impl Lease {
             .clone()
             .map(|check| AbortOnDropHandle::new(tokio::spawn(check.run(self.policy.clone(), Arc::clone(&desired)))));
         drop(desired);
-        let mut held = None;
+        let (mut held, anew) = (None, Arc::new(Notify::new()));
         self.dirty();
         self.want(&wanted.borrow_and_update());
         let mut next = Instant::now();
@@ -105,13 +105,17 @@ impl Lease {
                     }
                     continue;
                 }
+                () = anew.notified() => {
+                    next = Instant::now();
+                    continue;
+                }
                 after = self.act_at(next) => {
                     next = Instant::now() + after;
                     if self.policy.hold == HoldMode::On && self.state.registered && held.is_none()
                         && let Ok(calls) = Calls::new(&self.servers, Instant::now())
                     {
                         let (app, id) = (self.instance.app.to_string(), self.instance.id().to_owned());
-                        held = Some(AbortOnDropHandle::new(tokio::spawn(hold(calls, app, id))));
+                        held = Some(AbortOnDropHandle::new(tokio::spawn(hold(calls, app, id, Arc::clone(&anew)))));
                     }
                     continue;
                 }
