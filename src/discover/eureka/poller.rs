@@ -216,7 +216,9 @@ impl Poller {
         self.failures = 0;
         self.heard(server, true).await;
 
-        let mut disagrees_until: Option<Instant> = None;
+        // What was fetched may have been made before the stream began, and lack what was told in between.
+        let whole = self.copy.as_ref().is_some_and(|copy| copy.applications().counts().to_string() == watch.hash());
+        let mut disagrees_until = (!whole).then(|| Instant::now() + DISAGREEMENT);
         let mut disagreements = 0_u32;
         let mut tick = Instant::now() + self.policy.get().fetch_interval;
         loop {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{StatusCode, header::CONTENT_TYPE};
 use http_body_util::BodyExt as _;
+use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::transport::{Failure, Transport};
@@ -22,6 +23,15 @@ pub(super) struct Watch {
     /// Bytes of the buffer that are known to hold no end of a line.
     searched: usize,
     heard: Instant,
+    /// The first line's: of the whole registry when the stream began.
+    hash: String,
+}
+
+/// The first line.
+#[derive(Deserialize)]
+struct First {
+    #[serde(default, rename = "apps__hashcode")]
+    hash: String,
 }
 
 /// Why there is no stream.
@@ -53,15 +63,26 @@ impl Watch {
             status => return Err(NoWatch::Unknown(transport.failure(server, status))),
         }
         let body = response.into_body();
-        let mut watch = Self { server, body, buffer: BytesMut::new(), searched: 0, heard: Instant::now() };
+        let mut watch =
+            Self { server, body, buffer: BytesMut::new(), searched: 0, heard: Instant::now(), hash: String::new() };
         let first = async {
-            while watch.line(transport).await.map_err(NoWatch::Broken)?.is_empty() {}
+            let mut line = Bytes::new();
+            while line.is_empty() {
+                line = watch.line(transport).await.map_err(NoWatch::Broken)?;
+            }
+            let first: First = serde_json::from_slice(&line)
+                .map_err(|error| NoWatch::Broken(transport.failure(server, format!("the push: {error}"))))?;
+            watch.hash = first.hash;
             Ok(())
         };
         match timeout_at(end, first).await {
             Ok(first) => first.map(|()| watch),
             Err(_) => Err(NoWatch::Broken(transport.failure(server, "no first line in time"))),
         }
+    }
+
+    pub(super) fn hash(&self) -> &str {
+        &self.hash
     }
 
     /// Reads on until it ends, and says why.

@@ -75,19 +75,22 @@ async fn a_restart_of_the_registry_heals() {
     ] {
         let first = registry("127.0.0.1:0", RegistryPolicy::default()).await;
         let address = first.local_addr();
-        let directory = directory(Eureka::builder(&*url(address)).policy(policy).build().unwrap());
+        let eureka = Eureka::builder(&*url(address)).policy(policy).build().unwrap();
+        let directory = directory(eureka.clone());
         let service = directory.service("orders");
         let registration = orders(address, Duration::from_millis(50)).start().unwrap();
         until(&service, &[Status::Up]).await;
         first.shutdown().await;
-        eventually("it is noticed", || registration.view().error.is_some()).await;
+        eventually("it is noticed", || registration.view().error.is_some() && eureka.view().error.is_some()).await;
         assert_eq!(statuses(&service), [Status::Up]);
 
         // It comes back, and knows nobody.
         let second = registry(&address.to_string(), RegistryPolicy::default()).await;
         registration.registered(LONG).await.unwrap();
         eventually("registered", || registration.view().error.is_none()).await;
-        until(&service, &[Status::Up]).await;
+        // Until the client sees that, it keeps the set of before.
+        eventually("seen", || eureka.view().error.is_none()).await;
+        assert_eq!(statuses(&service), [Status::Up]);
         registration.leave().await;
         until(&service, &[]).await;
         second.shutdown().await;

@@ -76,6 +76,21 @@ async fn a_change_that_is_pushed_is_there_without_asking() {
 }
 
 #[tokio::test]
+async fn a_list_that_was_made_before_the_stream_began_is_fetched_again() {
+    let push = Push::default();
+    let mut lists = [orders(&[1, 2]), orders(&[2])].into_iter();
+    let script = move |seen: &Seen| {
+        if is_watch(seen) { push.reply() } else { Reply::json(lists.next().unwrap_or_else(|| orders(&[9]))) }
+    };
+    let server = Server::start(script).await;
+    let directory = directory(Eureka::builder([server.url()]).build().unwrap());
+    let service = directory.service("orders");
+    // The stream says that there is one.
+    until(&service, &["orders-2"]).await;
+    assert_eq!(server.lines(), ["GET /hopvine/v1/watch", "GET /apps/", "GET /apps/"]);
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_push_is_asked() {
     let policy = EurekaPolicy { fetch_interval: Duration::from_millis(20), ..Default::default() };
     let page = || Reply::Whole(200, vec![("content-type", "text/html".to_owned())], b"<html>".to_vec());
