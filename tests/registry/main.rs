@@ -1,5 +1,7 @@
 //! The registry: against recordings of real servers and clients, against an obvious model, and against those who mean harm.
 
 mod client;
+mod leases;
+mod model;
 mod recordings;
 mod replay;
