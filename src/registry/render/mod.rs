@@ -109,9 +109,16 @@ impl Documents {
                 None => return self.nothing(document, variant),
             },
         };
+        let came = self.clock.now();
         let turn = cell.turn().await;
         if let Some(body) = self.of_cell(&cell, document) {
             return body;
+        }
+        // Made while this reader waited: new enough for it, however long it took and whatever changed since. Else each of those who wait would render in turn.
+        if let Some(rendered) = &*cell.load()
+            && rendered.made > came
+        {
+            return rendered.body.clone();
         }
         let is_large =
             cell.load().as_ref().is_none_or(|former| former.body.as_ref().is_some_and(|body| body.len() > LARGE));
@@ -151,7 +158,7 @@ impl Documents {
         };
         self.store.counters().rendered.add();
         let believed_until = made.after(self.interval(self.clock.now().since(began)));
-        cell.store(Rendered { body: body.clone(), version, believed_until });
+        cell.store(Rendered { body: body.clone(), made, version, believed_until });
         body
     }
 
