@@ -76,7 +76,7 @@ impl Client {
                 "transfer-encoding" => is_chunked = true,
                 _ => {}
             }
-            head += &format!("{name}: {value}\r\n");
+            head.extend([name, ": ", value, "\r\n"]);
         }
         if request.header("host").is_none() {
             head += "Host: registry\r\n";
@@ -86,13 +86,13 @@ impl Client {
             let (first, second) = body.split_at(body.len() / 2);
             head += "\r\n";
             for part in [first, second].into_iter().filter(|part| !part.is_empty()) {
-                head += &format!("{:x}\r\n{part}\r\n", part.len());
+                head.extend([&*format!("{:x}", part.len()), "\r\n", part, "\r\n"]);
             }
             head += "0\r\n\r\n";
         } else if body.is_empty() {
             head += "\r\n";
         } else {
-            head += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
+            head.extend(["Content-Length: ", &*body.len().to_string(), "\r\n\r\n", body]);
         }
         self.stream.get_mut().write_all(head.as_bytes()).await.unwrap();
     }

@@ -186,7 +186,8 @@ impl Model {
         let count = |status: &InstanceStatus| self.kept.values().filter(|kept| kept.status == *status).count();
         let mut statuses = InstanceStatus::ALL.map(|status| (status.as_str(), count(&status)));
         statuses.sort_unstable();
-        statuses.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name}_{count}_")).collect()
+        let of_each = statuses.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name}_{count}_"));
+        of_each.collect::<Vec<_>>().concat()
     }
 }
 

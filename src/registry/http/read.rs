@@ -10,7 +10,7 @@ use super::{
 use crate::{
     eureka::Instance,
     registry::{
-        render::{Document, Variant},
+        render::{Document, Found, Variant},
         watch::{Interest, TooMany},
     },
 };
@@ -19,7 +19,8 @@ impl Desk {
     /// A document that is rendered already.
     pub(super) fn ready(&self, asked: &Asked<'_>) -> Option<Response<Body>> {
         let (document, variant) = wanted(asked)?;
-        Some(answer(self.documents.ready(document, variant)?, variant))
+        let Found(bytes) = self.documents.ready(document, variant)?;
+        Some(answer(bytes, variant))
     }
 
     /// A document, rendered if that must be.
