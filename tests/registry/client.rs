@@ -5,7 +5,7 @@ use std::{io::Read as _, net::SocketAddr, time::Duration};
 use hopvine::registry::{Registry, RegistryHandle, RegistryPolicy};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use crate::recordings::Message;
@@ -31,6 +31,13 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self { stream: BufReader::new(TcpStream::connect(address).await.unwrap()) }
+    }
+
+    /// One that takes in little before it is read.
+    pub(crate) async fn connect_narrow(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        Self { stream: BufReader::new(socket.connect(address).await.unwrap()) }
     }
 
     /// Sends a request and waits for its answer, unzipped.
@@ -69,7 +76,7 @@ impl Client {
                 "transfer-encoding" => is_chunked = true,
                 _ => {}
             }
-            head += &format!("{name}: {value}\r\n");
+            head.extend([name, ": ", value, "\r\n"]);
         }
         if request.header("host").is_none() {
             head += "Host: registry\r\n";
@@ -79,13 +86,13 @@ impl Client {
             let (first, second) = body.split_at(body.len() / 2);
             head += "\r\n";
             for part in [first, second].into_iter().filter(|part| !part.is_empty()) {
-                head += &format!("{:x}\r\n{part}\r\n", part.len());
+                head.extend([&*format!("{:x}", part.len()), "\r\n", part, "\r\n"]);
             }
             head += "0\r\n\r\n";
         } else if body.is_empty() {
             head += "\r\n";
         } else {
-            head += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
+            head.extend(["Content-Length: ", &*body.len().to_string(), "\r\n\r\n", body]);
         }
         self.stream.get_mut().write_all(head.as_bytes()).await.unwrap();
     }

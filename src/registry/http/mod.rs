@@ -90,12 +90,12 @@ impl Desk {
     {
         let (head, body) = request.into_parts();
         if body.is_end_stream() {
-            let at_once = match self.admit(&head, connection) {
-                Ok(asked) => self.at_once(&asked),
+            let response = match self.admit(&head, connection) {
+                Ok(asked) => self.respond(&asked, &Bytes::new()),
                 Err(response) => Some(*response),
             };
-            if at_once.is_some() {
-                return Answer::Ready(at_once);
+            if response.is_some() {
+                return Answer::Ready(response);
             }
         }
         let (desk, connection) = (Arc::clone(self), Arc::clone(connection));
@@ -109,7 +109,10 @@ impl Desk {
                 Err(response) => return *response,
             };
             connection.body_is_read();
-            desk.respond(asked, &body).await
+            match desk.respond(&asked, &body) {
+                Some(response) => response,
+                None => desk.document(&asked).await,
+            }
         }))
     }
 
@@ -138,14 +141,6 @@ impl Desk {
             return Err(Box::new(respond::empty(StatusCode::FORBIDDEN)));
         }
         Ok(Asked { head, route, by, connection })
-    }
-
-    /// The answer that needs no waiting, if there is one.
-    fn at_once(&self, asked: &Asked<'_>) -> Option<Response<Body>> {
-        match &asked.route {
-            Route::Instance(app, id) if asked.head.method == Method::PUT => Some(self.heartbeat(asked, app, id)),
-            route => self.ready(asked, route),
-        }
     }
 
     /// Reads the body, whoever wants it: the connection can only be used again after it.
@@ -177,20 +172,23 @@ impl Desk {
         }
     }
 
-    async fn respond(self: &Arc<Self>, asked: Asked<'_>, body: &Bytes) -> Response<Body> {
+    /// The answer; `None` if a document must be rendered for it.
+    fn respond(self: &Arc<Self>, asked: &Asked<'_>, body: &Bytes) -> Option<Response<Body>> {
         let method = &asked.head.method;
-        match &asked.route {
-            Route::Application(app) if method == Method::POST => self.register(&asked, app, body),
-            Route::Instance(app, id) if method == Method::PUT => self.heartbeat(&asked, app, id),
-            Route::Instance(app, id) if method == Method::DELETE => self.cancel(&asked, app, id),
-            Route::InstanceStatus(app, id) if method == Method::PUT => self.set_status(&asked, app, id),
-            Route::InstanceStatus(app, id) => self.clear_status(&asked, app, id),
-            Route::InstanceMetadata(app, id) => self.set_metadata(&asked, app, id),
-            Route::Batch => self.batch(&asked, body),
+        Some(match &asked.route {
+            Route::Instance(app, id) if method == Method::PUT => self.heartbeat(asked, app, id),
+            Route::Instance(app, id) if method == Method::DELETE => self.cancel(asked, app, id),
+            Route::Instance(app, id) => self.instance(asked, app, id),
+            Route::AnyInstance(id) => self.any_instance(asked, id),
+            Route::InstanceStatus(app, id) if method == Method::PUT => self.set_status(asked, app, id),
+            Route::InstanceStatus(app, id) => self.clear_status(asked, app, id),
+            Route::InstanceMetadata(app, id) => self.set_metadata(asked, app, id),
+            Route::Application(app) if method == Method::POST => self.register(asked, app, body),
+            Route::Batch => self.batch(asked, body),
             Route::ScalingGroup => respond::empty(StatusCode::BAD_REQUEST),
-            Route::Status => self.status(&asked),
-            Route::Watch => self.watch(&asked),
-            route => self.document(&asked, route).await,
-        }
+            Route::Status => self.status(asked),
+            Route::Watch => self.watch(asked),
+            _ => return self.ready(asked),
+        })
     }
 }

@@ -10,32 +10,35 @@ use super::{
 use crate::{
     eureka::Instance,
     registry::{
-        render::{Document, Variant},
+        render::{Document, Found, Variant},
         watch::{Interest, TooMany},
     },
 };
 
 impl Desk {
     /// A document that is rendered already.
-    pub(super) fn ready(&self, asked: &Asked<'_>, route: &Route<'_>) -> Option<Response<Body>> {
-        if !matches!(asked.head.method, http::Method::GET | http::Method::HEAD) {
-            return None;
-        }
-        let (document, variant) = wanted(asked, route)?;
-        Some(answer(self.documents.ready(document, variant)?, variant))
+    pub(super) fn ready(&self, asked: &Asked<'_>) -> Option<Response<Body>> {
+        let (document, variant) = wanted(asked)?;
+        let Found(bytes) = self.documents.ready(document, variant)?;
+        Some(answer(bytes, variant))
     }
 
-    /// A document, rendered if that must be, or one instance, which always is.
-    pub(super) async fn document(self: &Arc<Self>, asked: &Asked<'_>, route: &Route<'_>) -> Response<Body> {
-        if let Some((document, variant)) = wanted(asked, route) {
-            return answer(self.documents.get(document, variant).await, variant);
+    /// A document, rendered if that must be.
+    pub(super) async fn document(&self, asked: &Asked<'_>) -> Response<Body> {
+        match wanted(asked) {
+            Some((document, variant)) => answer(self.documents.get(document, variant).await, variant),
+            None => respond::empty(StatusCode::NOT_FOUND),
         }
-        let now = self.clock.now();
-        match route {
-            Route::Instance(app, id) => one(asked, self.store.instance(app, id, now)),
-            Route::AnyInstance(id) => one(asked, self.store.instance_of_any(id, now)),
-            _ => respond::empty(StatusCode::NOT_FOUND),
-        }
+    }
+
+    /// One instance, which is always as it is now.
+    pub(super) fn instance(&self, asked: &Asked<'_>, app: &str, id: &str) -> Response<Body> {
+        one(asked, self.store.instance(app, id, self.clock.now()))
+    }
+
+    /// The instance of this id, in whatever application.
+    pub(super) fn any_instance(&self, asked: &Asked<'_>, id: &str) -> Response<Body> {
+        one(asked, self.store.instance_of_any(id, self.clock.now()))
     }
 
     /// Lines of what changes, as long as somebody reads them.
@@ -62,8 +65,8 @@ impl Desk {
 }
 
 /// The document a list's path asks for, and in which variant.
-fn wanted<'a>(asked: &Asked<'_>, route: &'a Route<'_>) -> Option<(Document<'a>, Variant)> {
-    let (document, may_zip) = match route {
+fn wanted<'a>(asked: &'a Asked<'_>) -> Option<(Document<'a>, Variant)> {
+    let (document, may_zip) = match &asked.route {
         Route::All => (Document::All, true),
         Route::Delta => (Document::Delta, true),
         Route::Application(name) => (Document::Application(name), false),

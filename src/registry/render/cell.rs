@@ -18,6 +18,8 @@ pub(super) struct Cell {
 pub(super) struct Rendered {
     /// Nothing, if there was no such thing.
     pub(super) body: Option<Bytes>,
+    /// When it was read from the store, at the latest.
+    pub(super) made: Moment,
     /// The store's version that it shows, at least.
     pub(super) version: u64,
     /// Until then it is not rendered again, whatever changes.

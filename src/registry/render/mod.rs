@@ -50,6 +50,9 @@ pub(super) struct Documents {
 
 type Cells = Arc<[Arc<Cell>; Variant::COUNT]>;
 
+/// A document, or that there is no such thing.
+pub(super) struct Found(pub(super) Option<Bytes>);
+
 /// Which document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Document<'a> {
@@ -78,8 +81,8 @@ impl Documents {
         }
     }
 
-    /// The document as it was rendered, if that is new enough. `Some(None)`: there is no such thing.
-    pub(super) fn ready(&self, document: Document<'_>, variant: Variant) -> Option<Option<Bytes>> {
+    /// The document as it was rendered, if that is new enough.
+    pub(super) fn ready(&self, document: Document<'_>, variant: Variant) -> Option<Found> {
         let cell = match document {
             Document::All => &self.all[variant.place()],
             Document::Delta => &self.delta[variant.place()],
@@ -91,11 +94,11 @@ impl Documents {
         self.of_cell(cell, document)
     }
 
-    fn of_cell(&self, cell: &Cell, document: Document<'_>) -> Option<Option<Bytes>> {
+    fn of_cell(&self, cell: &Cell, document: Document<'_>) -> Option<Found> {
         let rendered = cell.load();
         let rendered = rendered.as_ref()?;
         let is_new = rendered.version == self.version(document) || self.clock.now() < rendered.believed_until;
-        is_new.then(|| rendered.body.clone())
+        is_new.then(|| Found(rendered.body.clone()))
     }
 
     /// The document, rendered if that must be. Of several readers one renders, and the others wait for it.
@@ -106,12 +109,19 @@ impl Documents {
             _ => match self.cells(document).or_else(|| self.make_cells(document)) {
                 Some(cells) => Arc::clone(&cells[variant.place()]),
                 // A name that nobody has is not kept: there are endlessly many.
-                None => return self.nothing(document, variant),
+                None => return nothing(document, variant),
             },
         };
+        let came = self.clock.now();
         let turn = cell.turn().await;
-        if let Some(body) = self.of_cell(&cell, document) {
+        if let Some(Found(body)) = self.of_cell(&cell, document) {
             return body;
+        }
+        // Made while this reader waited: new enough for it, however long it took and whatever changed since. Else each of those who wait would render in turn.
+        if let Some(rendered) = &*cell.load()
+            && rendered.made > came
+        {
+            return rendered.body.clone();
         }
         let is_large =
             cell.load().as_ref().is_none_or(|former| former.body.as_ref().is_some_and(|body| body.len() > LARGE));
@@ -151,17 +161,15 @@ impl Documents {
         };
         self.store.counters().rendered.add();
         let believed_until = made.after(self.interval(self.clock.now().since(began)));
-        cell.store(Rendered { body: body.clone(), version, believed_until });
+        cell.store(Rendered { body: body.clone(), made, version, believed_until });
         body
     }
 
     /// How long a rendering is believed though something has changed.
     fn interval(&self, took: Duration) -> Duration {
         let interval = self.store.policy().get().render_interval;
-        match interval.is_zero() {
-            true => Duration::ZERO,
-            false => interval.max((took * SHARE).min(LONGEST)),
-        }
+        // Never old: not even for what takes long.
+        if interval.is_zero() { interval } else { interval.max((took * SHARE).min(LONGEST)) }
     }
 
     /// The whole registry as it is, or was a moment ago.
@@ -214,13 +222,6 @@ impl Documents {
         }
         Some(Arc::clone(named.entry(name.into()).or_default()))
     }
-
-    fn nothing(&self, document: Document<'_>, variant: Variant) -> Option<Bytes> {
-        match document {
-            Document::Application(_) => None,
-            _ => Some(variant.applications(&Applications { version: -1, ..Applications::default() })),
-        }
-    }
 }
 
 impl<'a> Document<'a> {
@@ -232,7 +233,7 @@ impl<'a> Document<'a> {
     }
 
     /// The same document of another name.
-    fn named<'b>(self, name: &'b str) -> Document<'b> {
+    fn named(self, name: &str) -> Document<'_> {
         match self {
             Self::All => Document::All,
             Self::Delta => Document::Delta,
@@ -258,6 +259,14 @@ impl From<Document<'_>> for Owned {
 impl Owned {
     fn document(&self) -> Document<'_> {
         self.of.named(self.name.as_deref().unwrap_or_default())
+    }
+}
+
+/// The document of a name that nobody has.
+fn nothing(document: Document<'_>, variant: Variant) -> Option<Bytes> {
+    match document {
+        Document::Application(_) => None,
+        _ => Some(variant.applications(&Applications { version: -1, ..Applications::default() })),
     }
 }
 

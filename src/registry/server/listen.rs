@@ -16,7 +16,7 @@ use super::{
 };
 use crate::registry::http::Desk;
 
-/// The most that hyper keeps of a request's head, in bytes.
+/// The most that hyper keeps of a request's head, and of an answer that is not read, in bytes. (With `pipeline_flush` it would keep any amount of answers.)
 const HEAD: usize = 64 * 1024;
 
 /// How long a listener that cannot accept waits.
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections until it is told to stop.
 pub(super) struct Listener {
-    pub(super) listener: TcpListener,
+    pub(super) socket: TcpListener,
     pub(super) desk: Arc<Desk>,
     pub(super) ticks: Arc<Ticks>,
     pub(super) places: Arc<Semaphore>,
@@ -52,7 +52,7 @@ impl Listener {
                 self.desk.store.counters().refused_connections.add();
             }
             let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
-            let stream = match self.listener.accept().await {
+            let stream = match self.socket.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!(target: "hopvine::registry", %error, "cannot accept a connection");
@@ -93,7 +93,7 @@ where
         connection.request();
         desk.answer(request, &connection)
     });
-    let http = http1::Builder::new().pipeline_flush(true).max_buf_size(HEAD).serve_connection(io, service);
+    let http = http1::Builder::new().max_buf_size(HEAD).serve_connection(io, service);
     tokio::pin!(http);
     let interval = |desk: &Desk| desk.store.policy().get().limits.head_time / 4;
     let check = tokio::time::sleep_until(Instant::now() + interval(&desk));

@@ -143,8 +143,8 @@ impl RegistryBuilder {
     pub async fn start(self) -> Result<RegistryHandle, StartError> {
         let policy = self.policy.map_err(StartError::Policy)?;
         let bind = |error| StartError::Bind(self.address, error);
-        let listener = TcpListener::bind(self.address).await.map_err(bind)?;
-        let address = listener.local_addr().map_err(bind)?;
+        let socket = TcpListener::bind(self.address).await.map_err(bind)?;
+        let address = socket.local_addr().map_err(bind)?;
         #[cfg(feature = "tls")]
         let (tls, knows_clients) =
             (self.tls.as_ref().map(ServerTls::acceptor), self.tls.as_ref().is_some_and(ServerTls::knows_clients));
@@ -184,7 +184,7 @@ impl RegistryBuilder {
         background.spawn(until(&ended, Box::pin(upkeep(Arc::clone(&desk), Arc::clone(&ticks)))));
         let places = desk.store.policy().get().limits.connections;
         let listener = Listener {
-            listener,
+            socket,
             desk: Arc::clone(&desk),
             ticks,
             places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),

@@ -122,15 +122,12 @@ impl Store {
         state.counts.add(slot.instance.status);
         state.overrides += usize::from(slot.overridden.is_some());
         let instances = state.applications.entry(Arc::clone(app)).or_default();
-        match instances.insert(Arc::clone(id), slot) {
-            Some(former) => {
-                state.counts.remove(former.instance.status);
-                state.overrides -= usize::from(former.overridden.is_some());
-            }
-            None => {
-                state.instances += 1;
-                self.renewals.joined();
-            }
+        if let Some(former) = instances.insert(Arc::clone(id), slot) {
+            state.counts.remove(former.instance.status);
+            state.overrides -= usize::from(former.overridden.is_some());
+        } else {
+            state.instances += 1;
+            self.renewals.joined();
         }
     }
 }
@@ -153,10 +150,8 @@ fn name_amazon_instance(instance: &mut Instance) {
 
 fn bounded(entries: &[(String, String)], policy: &RegistryPolicy) -> Result<(), Refused> {
     let most = policy.limits.document.text_bytes;
-    match entries.iter().any(|(name, text)| name.len() > most || text.len() > most) {
-        true => Err(Refused::TextBytes(most)),
-        false => Ok(()),
-    }
+    let is_long = |(name, text): &(String, String)| name.len() > most || text.len() > most;
+    if entries.iter().any(is_long) { Err(Refused::TextBytes(most)) } else { Ok(()) }
 }
 
 fn fits(instance: &Instance, policy: &RegistryPolicy) -> Result<(), Refused> {
