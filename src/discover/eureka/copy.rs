@@ -57,7 +57,7 @@ impl View {
 
 impl Copy {
     /// Everything anew.
-    pub(super) fn replace(&mut self, applications: Applications, settings: &EndpointSettings) {
+    pub(super) fn replace(&mut self, applications: Applications, settings: EndpointSettings) {
         self.applications = applications;
         let seen = self.applications.applications.iter().map(|application| {
             let seen = Seen::new(application, settings, self.seen.get(&application.name));
@@ -68,7 +68,7 @@ impl Copy {
 
     /// What has changed. Says whether the copy is whole.
     #[must_use]
-    pub(super) fn apply(&mut self, delta: &Applications, settings: &EndpointSettings) -> bool {
+    pub(super) fn apply(&mut self, delta: &Applications, settings: EndpointSettings) -> bool {
         let whole = self.applications.apply(delta);
         for changed in &delta.applications {
             match self.applications.application(&changed.name) {
@@ -113,8 +113,8 @@ impl Copy {
 }
 
 impl Seen {
-    fn new(application: &Application, settings: &EndpointSettings, before: Option<&Arc<Self>>) -> Self {
-        let secure = EndpointSettings { port: PortChoice::Secure, ..*settings };
+    fn new(application: &Application, settings: EndpointSettings, before: Option<&Arc<Self>>) -> Self {
+        let secure = EndpointSettings { port: PortChoice::Secure, ..settings };
         let mut all = Vec::with_capacity(application.instances.len());
         let mut virtual_names: HashMap<Box<str>, Vec<Endpoint>> = HashMap::new();
         let mut secure_virtual_names: HashMap<Box<str>, Vec<Endpoint>> = HashMap::new();
@@ -126,7 +126,7 @@ impl Seen {
                 all.push(endpoint);
             }
             if instance.secure_port.enabled
-                && let Some(endpoint) = endpoint(instance, &secure)
+                && let Some(endpoint) = endpoint(instance, secure)
             {
                 for name in names(instance.secure_vip_address.as_deref()) {
                     secure_virtual_names.entry(name).or_default().push(endpoint.clone());
@@ -156,9 +156,9 @@ fn set(endpoints: Vec<Endpoint>, before: Option<&Set>) -> Set {
     }
 }
 
-fn endpoint(instance: &Instance, settings: &EndpointSettings) -> Option<Endpoint> {
+fn endpoint(instance: &Instance, settings: EndpointSettings) -> Option<Endpoint> {
     instance
-        .endpoint(settings)
+        .endpoint(&settings)
         .inspect_err(|error| {
             tracing::debug!(target: "hopvine::eureka", app = &*instance.app, %error, "an instance cannot be called");
         })
@@ -170,8 +170,9 @@ fn names(addresses: Option<&str>) -> impl Iterator<Item = Box<str>> {
     let mut names: Vec<Box<str>> = addresses
         .into_iter()
         .flat_map(|addresses| addresses.split(','))
-        .map(|name| name.trim().to_lowercase().into())
-        .filter(|name: &Box<str>| !name.is_empty())
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(|name| name.to_lowercase().into())
         .collect();
     names.sort_unstable();
     names.dedup();

@@ -179,7 +179,7 @@ impl Poller {
                 // Another server's changes may be others, and the hash alone would not show it.
                 Fetched::Applications(delta) if server == self.copied_from => {
                     self.unsaved |= !delta.applications.is_empty();
-                    if copy.apply(&delta, &policy.endpoint) {
+                    if copy.apply(&delta, policy.endpoint) {
                         return Ok(server);
                     }
                     tracing::info!(target: "hopvine::eureka", hash = &*delta.hash, ours = %copy.applications().counts(),
@@ -198,7 +198,7 @@ impl Poller {
         if let Fetched::Applications(applications) = fetched {
             (self.unsaved, self.copied_from) = (true, server);
             let copy = self.copy.get_or_insert_default();
-            copy.replace(applications, &policy.endpoint);
+            copy.replace(applications, policy.endpoint);
             let now = copy.applications().instances().count();
             if self.is_shrunk(now) {
                 self.shrunk.get_or_insert_with(Instant::now);
@@ -210,7 +210,7 @@ impl Poller {
     async fn follow(&mut self, server: usize) -> Result<(), NoWatch> {
         let mut watch = Watch::open(&self.calls.transport, server, "").await?;
         // Subscribed first, fetched then: nothing can be missed, and what a line says again is no harm.
-        self.fetch_all(server).await.map_err(NoWatch::Broken)?;
+        self.catch_up(server).await.map_err(NoWatch::Broken)?;
         self.calls.cursor.succeeded(server);
         tracing::info!(target: "hopvine::eureka", server = %self.calls.transport.url(server), "followed: changes are pushed");
         self.failures = 0;
@@ -249,7 +249,7 @@ impl Poller {
                     self.publish(server, true, false);
                 }
                 () = at(disagrees_until) => {
-                    self.fetch_all(server).await.map_err(NoWatch::Broken)?;
+                    self.catch_up(server).await.map_err(NoWatch::Broken)?;
                     disagrees_until = None;
                     self.heard(server, true).await;
                 }
@@ -266,6 +266,25 @@ impl Poller {
         }
     }
 
+    /// What was missed, from the server that is followed: by delta, which tells who left, or else everything.
+    async fn catch_up(&mut self, server: usize) -> Result<(), Failure> {
+        let policy = self.policy.get();
+        if policy.fetch == FetchMode::Deltas
+            && self.copied_from == server
+            && let Some(copy) = self.copy.as_mut().filter(|copy| !copy.is_empty())
+        {
+            let resource = format!("apps/delta{}", regions(&policy));
+            let fetched = self.calls.fetch_from(server, &resource, true, &policy.limits).await?;
+            if let Fetched::Applications(delta) = fetched {
+                self.unsaved |= !delta.applications.is_empty();
+                if copy.apply(&delta, policy.endpoint) {
+                    return Ok(());
+                }
+            }
+        }
+        self.fetch_all(server).await
+    }
+
     /// Everything, from the server that is followed.
     async fn fetch_all(&mut self, server: usize) -> Result<(), Failure> {
         let policy = self.policy.get();
@@ -280,7 +299,7 @@ impl Poller {
         let policy = self.policy.get();
         let delta = applications(line, &policy.limits)?;
         self.unsaved = true;
-        Ok(self.copy.get_or_insert_default().apply(&delta, &policy.endpoint))
+        Ok(self.copy.get_or_insert_default().apply(&delta, policy.endpoint))
     }
 
     fn is_shrunk(&self, instances: usize) -> bool {
@@ -362,7 +381,7 @@ fn use_snapshot(
 ) {
     let Some(loaded) = loaded.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
     let mut copy = Copy::default();
-    copy.replace(loaded.applications, &policy.get().endpoint);
+    copy.replace(loaded.applications, policy.get().endpoint);
     let view: View = copy.view();
     tracing::warn!(target: "hopvine::eureka", age = ?loaded.age, instances = view.instances, reason, "a snapshot is used");
     sender.send_if_modified(|state| {

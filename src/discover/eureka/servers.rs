@@ -87,7 +87,7 @@ impl Servers {
         zone: impl Into<Arc<str>>,
         urls: impl IntoIterator<Item = U>,
     ) -> Result<Self, InvalidEureka> {
-        Self::none().add(Some(zone.into()), urls)
+        Self::none().add(Some(&zone.into()), urls)
     }
 
     /// And servers of this zone.
@@ -96,7 +96,7 @@ impl Servers {
         zone: impl Into<Arc<str>>,
         urls: impl IntoIterator<Item = U>,
     ) -> Result<Self, InvalidEureka> {
-        self.add(Some(zone.into()), urls)
+        self.add(Some(&zone.into()), urls)
     }
 
     /// The zone we are in: its servers come first, and what registers says that it is there.
@@ -133,13 +133,13 @@ impl Servers {
 
     fn add<U: AsRef<str>>(
         mut self,
-        zone: Option<Arc<str>>,
+        zone: Option<&Arc<str>>,
         urls: impl IntoIterator<Item = U>,
     ) -> Result<Self, InvalidEureka> {
         let before = self.urls.len();
         for texts in urls {
             for url in texts.as_ref().split(',').map(str::trim).filter(|url| !url.is_empty()) {
-                self.urls.push((zone.clone(), url.parse()?));
+                self.urls.push((zone.cloned(), url.parse()?));
             }
         }
         if self.urls.len() == before {

@@ -90,7 +90,7 @@ async fn whatever_a_server_answers_the_last_good_set_stays_until_it_is_itself_ag
 async fn a_registry_that_comes_back_empty_empties_nobody_until_its_instances_had_time() {
     let server = Server::start(|_| Reply::json(orders(&[1, 2]))).await;
     let monitor = Monitor::new();
-    let policy = EurekaPolicy { removal_grace: Duration::from_millis(300), ..often() };
+    let policy = EurekaPolicy { removal_grace: Duration::from_secs(2), ..often() };
     let eureka = Eureka::builder(servers(&[server.url()])).policy(policy).build().unwrap();
     let directory = Directory::builder().monitor(&monitor).source(eureka).build();
     let service = directory.service("orders");

@@ -60,12 +60,12 @@ async fn a_change_that_is_pushed_is_there_without_asking() {
     until(&service, &["orders-2"]).await;
     assert_eq!(server.seen().len(), 2);
 
-    // One line was lost: everything is fetched, from the same server, while it is followed.
+    // One line was lost: what was missed is fetched, from the same server, while it is followed.
     let pushing = push.clone();
     server.script(move |seen| if is_watch(seen) { pushing.reply() } else { Reply::json(orders(&[2, 3, 4])) });
     push.say(&applications("UP_3_", &[("ORDERS", &[instance("ORDERS", 4, "UP")])]));
     until(&service, &["orders-2", "orders-3", "orders-4"]).await;
-    assert_eq!(server.lines()[2..], ["GET /apps/"]);
+    assert_eq!(server.lines()[2..], ["GET /apps/delta"]);
 
     // Its end is noticed, and made up for at once.
     let pushing = push.clone();
@@ -79,15 +79,17 @@ async fn a_change_that_is_pushed_is_there_without_asking() {
 async fn a_list_that_was_made_before_the_stream_began_is_fetched_again() {
     let push = Push::default();
     let mut lists = [orders(&[1, 2]), orders(&[2])].into_iter();
-    let script = move |seen: &Seen| {
-        if is_watch(seen) { push.reply() } else { Reply::json(lists.next().unwrap_or_else(|| orders(&[9]))) }
+    let script = move |seen: &Seen| match &*seen.path {
+        "/hopvine/v1/watch" => push.reply(),
+        "/eureka/apps/" => Reply::json(lists.next().unwrap_or_else(|| orders(&[9]))),
+        _ => Reply::json(applications("UP_1_", &[])),
     };
     let server = Server::start(script).await;
     let directory = directory(Eureka::builder([server.url()]).build().unwrap());
     let service = directory.service("orders");
     // The stream says that there is one.
     until(&service, &["orders-2"]).await;
-    assert_eq!(server.lines(), ["GET /hopvine/v1/watch", "GET /apps/", "GET /apps/"]);
+    assert_eq!(server.lines(), ["GET /hopvine/v1/watch", "GET /apps/", "GET /apps/delta", "GET /apps/"]);
 }
 
 #[tokio::test]

@@ -235,7 +235,7 @@ async fn a_health_check_says_what_we_are_and_one_that_hangs_or_panics_is_down() 
         let policy = RegistrationPolicy {
             heartbeat_interval: LONG,
             health_interval: Duration::from_millis(5),
-            health_timeout: Duration::from_millis(50),
+            health_timeout: Duration::from_millis(500),
             ..Default::default()
         };
         let faulty = Arc::new(AtomicBool::new(false));

@@ -68,6 +68,7 @@ pub(super) struct Lease {
 
 /// How far it is.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, and most of their combinations occur")]
 pub(super) struct State {
     /// An override that an earlier life of ours left has been looked for.
     looked: bool,
