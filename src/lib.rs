@@ -93,10 +93,16 @@ pub mod context;
 pub mod discover;
 pub mod endpoint;
 mod error;
+#[cfg(feature = "eureka")]
+#[cfg_attr(docsrs, doc(cfg(feature = "eureka")))]
+pub mod eureka;
 pub mod layers;
 pub mod live;
 pub mod monitor;
 pub mod outcome;
+#[cfg(feature = "registry")]
+#[cfg_attr(docsrs, doc(cfg(feature = "registry")))]
+pub mod registry;
 pub mod request;
 mod stack;
 pub mod stacks;

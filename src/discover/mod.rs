@@ -6,6 +6,7 @@
 //! | any tower [`Discover`](tower::discover::Discover) | changes of one service, by [`ChangeStream::new`] |
 //! | `File` (feature `file`) | all services of a TOML or JSON file, as it changes |
 //! | `Dns` (feature `dns`) | a service's A, AAAA or SRV records |
+//! | `Eureka` (feature `eureka`) | the services of a Eureka registry |
 //! | [`Source`] | whatever you implement |
 //!
 //! ```
@@ -32,6 +33,9 @@
 
 #[cfg(feature = "dns")]
 pub mod dns;
+#[cfg(feature = "eureka")]
+#[cfg_attr(docsrs, doc(cfg(feature = "eureka")))]
+pub mod eureka;
 #[cfg(feature = "file")]
 pub mod file;
 

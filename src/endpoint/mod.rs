@@ -349,6 +349,13 @@ pub struct InvalidEndpoint {
     reason: &'static str,
 }
 
+#[cfg(feature = "eureka")]
+impl InvalidEndpoint {
+    pub(crate) fn new(text: &str, reason: &'static str) -> Self {
+        Self { text: text.to_owned(), reason }
+    }
+}
+
 impl fmt::Display for InvalidEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "endpoint {:?}: {}", self.text, self.reason)

@@ -15,8 +15,8 @@ mod views;
 
 pub use counts::{Counts, CountsView, Latency, LatencyView};
 pub use views::{
-    BreakerView, BulkheadView, CommandView, DirectoryView, EndpointView, FallbackView, Observation, RetryView,
-    ServiceView, Snapshot,
+    BreakerView, BulkheadView, CommandView, DirectoryView, EndpointView, FallbackView, Observation, RegistryView,
+    RetryView, ServiceView, Snapshot,
 };
 
 /// A register of what can be watched. Clones share it; an entry leaves when its layer is dropped.
@@ -46,6 +46,7 @@ pub enum Kind {
     Fallback,
     Endpoints,
     Directory,
+    Registry,
 }
 
 /// Something that can be watched, and perhaps steered.

@@ -16,6 +16,7 @@ pub enum Observation {
     Fallback(FallbackView),
     Endpoint(EndpointView),
     Directory(DirectoryView),
+    Registry(RegistryView),
 }
 
 /// All of a monitor, by kind.
@@ -30,6 +31,7 @@ pub struct Snapshot {
     pub fallbacks: Vec<FallbackView>,
     pub endpoints: Vec<EndpointView>,
     pub directories: Vec<DirectoryView>,
+    pub registries: Vec<RegistryView>,
 }
 
 impl Snapshot {
@@ -42,6 +44,7 @@ impl Snapshot {
             Observation::Fallback(view) => self.fallbacks.push(view),
             Observation::Endpoint(view) => self.endpoints.push(view),
             Observation::Directory(view) => self.directories.push(view),
+            Observation::Registry(view) => self.registries.push(view),
         }
     }
 }
@@ -170,4 +173,33 @@ pub struct ServiceView {
     pub error: Option<String>,
     /// Endpoints it lists that nobody can, or may, be sent to.
     pub refused: usize,
+}
+
+/// A registry that runs here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RegistryView {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+    /// Applications.
+    pub applications: usize,
+    /// Instances of all of them.
+    pub instances: usize,
+    /// Overrides that operators set.
+    pub overrides: usize,
+    /// Clients that are pushed what changes.
+    pub watchers: usize,
+    /// Open connections.
+    pub connections: usize,
+    /// Instances that should send heartbeats.
+    pub expected_instances: u64,
+    /// Heartbeats of the last whole minute.
+    pub renewals_last_minute: u64,
+    /// Heartbeats a minute above which leases may end.
+    pub renewals_threshold: u64,
+    /// Whether leases may end now; if not, self-preservation holds.
+    pub eviction_allowed: bool,
+    /// What was done and what each limit refused since the start, by name.
+    pub counts: Vec<(&'static str, u64)>,
 }

@@ -132,6 +132,13 @@ impl fmt::Debug for Tls {
     }
 }
 
+impl InvalidTls {
+    #[cfg(feature = "registry")]
+    pub(crate) fn new(why: String) -> Self {
+        Self(why)
+    }
+}
+
 impl fmt::Display for InvalidTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -1,0 +1,180 @@
+//! Our copy of the registry, and what services see of it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    Endpoint,
+    eureka::{Application, Applications, EndpointSettings, Instance, PortChoice},
+};
+
+/// The registry as we know it.
+#[derive(Debug, Default)]
+pub(super) struct Copy {
+    applications: Applications,
+    seen: HashMap<Arc<str>, Arc<Seen>>,
+}
+
+/// What services see, by their names. Never changes; a new one takes its place.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    names: HashMap<Box<str>, Parts>,
+    pub(super) applications: usize,
+    pub(super) instances: usize,
+}
+
+/// The endpoints of a name: one set for each application that has some.
+#[derive(Debug, Default)]
+struct Parts {
+    virtual_name: Vec<Set>,
+    application: Vec<Set>,
+    secure_virtual_name: Vec<Set>,
+}
+
+/// The same `Arc` as long as nothing in it changes.
+pub(super) type Set = Arc<[Endpoint]>;
+
+/// One application's endpoints, by all the names it has.
+#[derive(Debug)]
+struct Seen {
+    application: Set,
+    virtual_names: HashMap<Box<str>, Set>,
+    secure_virtual_names: HashMap<Box<str>, Set>,
+}
+
+impl View {
+    /// The endpoints of a service, whose name is in lower case.
+    pub(super) fn service(&self, name: &str) -> &[Set] {
+        self.names.get(name).map_or(&[], |parts| {
+            let all = [&parts.virtual_name, &parts.application, &parts.secure_virtual_name];
+            all.into_iter().find(|sets| !sets.is_empty()).map_or(&[], |sets| sets)
+        })
+    }
+
+    pub(super) fn lists(&self, name: &str) -> bool {
+        self.names.contains_key(name)
+    }
+}
+
+impl Copy {
+    /// Everything anew.
+    pub(super) fn replace(&mut self, applications: Applications, settings: EndpointSettings) {
+        self.applications = applications;
+        let seen = self.applications.applications.iter().map(|application| {
+            let seen = Seen::new(application, settings, self.seen.get(&application.name));
+            (Arc::clone(&application.name), Arc::new(seen))
+        });
+        self.seen = seen.collect();
+    }
+
+    /// What has changed. Says whether the copy is whole.
+    #[must_use]
+    pub(super) fn apply(&mut self, delta: &Applications, settings: EndpointSettings) -> bool {
+        let whole = self.applications.apply(delta);
+        for changed in &delta.applications {
+            match self.applications.application(&changed.name) {
+                Some(application) => {
+                    let seen = Seen::new(application, settings, self.seen.get(&changed.name));
+                    self.seen.insert(Arc::clone(&changed.name), Arc::new(seen));
+                }
+                None => _ = self.seen.remove(&changed.name),
+            }
+        }
+        whole
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.applications.applications.is_empty()
+    }
+
+    pub(super) fn applications(&self) -> &Applications {
+        &self.applications
+    }
+
+    pub(super) fn view(&self) -> View {
+        let mut names: HashMap<Box<str>, Parts> = HashMap::with_capacity(self.seen.len());
+        for (application, seen) in &self.seen {
+            let name = application.to_lowercase();
+            names.entry(name.into()).or_default().application.push(Arc::clone(&seen.application));
+            for (name, set) in &seen.virtual_names {
+                names.entry(name.clone()).or_default().virtual_name.push(Arc::clone(set));
+            }
+            for (name, set) in &seen.secure_virtual_names {
+                names.entry(name.clone()).or_default().secure_virtual_name.push(Arc::clone(set));
+            }
+        }
+        // In one order, so that sets can be compared with those of before.
+        for parts in names.values_mut() {
+            for sets in [&mut parts.virtual_name, &mut parts.application, &mut parts.secure_virtual_name] {
+                sets.sort_by_key(|set| set.as_ptr().addr());
+            }
+        }
+        View { names, applications: self.seen.len(), instances: self.applications.instances().count() }
+    }
+}
+
+impl Seen {
+    fn new(application: &Application, settings: EndpointSettings, before: Option<&Arc<Self>>) -> Self {
+        let secure = EndpointSettings { port: PortChoice::Secure, ..settings };
+        let mut all = Vec::with_capacity(application.instances.len());
+        let mut virtual_names: HashMap<Box<str>, Vec<Endpoint>> = HashMap::new();
+        let mut secure_virtual_names: HashMap<Box<str>, Vec<Endpoint>> = HashMap::new();
+        for instance in &application.instances {
+            if let Some(endpoint) = endpoint(instance, settings) {
+                for name in names(instance.vip_address.as_deref()) {
+                    virtual_names.entry(name).or_default().push(endpoint.clone());
+                }
+                all.push(endpoint);
+            }
+            if instance.secure_port.enabled
+                && let Some(endpoint) = endpoint(instance, secure)
+            {
+                for name in names(instance.secure_vip_address.as_deref()) {
+                    secure_virtual_names.entry(name).or_default().push(endpoint.clone());
+                }
+            }
+        }
+        let by_name = |sets: HashMap<Box<str>, Vec<Endpoint>>, before: Option<&HashMap<Box<str>, Set>>| {
+            let same = |(name, endpoints)| {
+                let set = set(endpoints, before.and_then(|before| before.get(&name)));
+                (name, set)
+            };
+            sets.into_iter().map(same).collect()
+        };
+        Self {
+            application: set(all, before.map(|before| &before.application)),
+            virtual_names: by_name(virtual_names, before.map(|before| &before.virtual_names)),
+            secure_virtual_names: by_name(secure_virtual_names, before.map(|before| &before.secure_virtual_names)),
+        }
+    }
+}
+
+/// The set of before, if it is the same.
+fn set(endpoints: Vec<Endpoint>, before: Option<&Set>) -> Set {
+    match before {
+        Some(before) if **before == *endpoints => Arc::clone(before),
+        _ => endpoints.into(),
+    }
+}
+
+fn endpoint(instance: &Instance, settings: EndpointSettings) -> Option<Endpoint> {
+    instance
+        .endpoint(&settings)
+        .inspect_err(|error| {
+            tracing::debug!(target: "hopvine::eureka", app = &*instance.app, %error, "an instance cannot be called");
+        })
+        .ok()
+}
+
+/// Virtual names in lower case, each once.
+fn names(addresses: Option<&str>) -> impl Iterator<Item = Box<str>> {
+    let mut names: Vec<Box<str>> = addresses
+        .into_iter()
+        .flat_map(|addresses| addresses.split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(|name| name.to_lowercase().into())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter()
+}

@@ -1,0 +1,404 @@
+//! The one poller: follows a server that pushes, asks one that does not, and says what it hears.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    EurekaPolicy, FetchMode, PushMode,
+    calls::{Calls, Fetched, NoServer, applications},
+    copy::{Copy, View},
+    follower::State,
+    snapshot::{self, Loaded},
+    transport::Failure,
+    watch::{NoWatch, Watch},
+};
+use crate::Live;
+
+/// How long the registry has, before a snapshot is used.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The ceiling of the first wait after a failure; it doubles up to the fetch interval.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The ceilings of the first and the longest wait before a server is followed again that does not push.
+const UNKNOWN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
+
+/// How long a pushed copy may disagree with its hash: a line may be older than the copy, and the next ones make up for it.
+const DISAGREEMENT: Duration = Duration::from_secs(1);
+
+/// A poller that runs, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) state: watch::Receiver<State>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Running {
+    pub(super) fn start(poller: Poller) -> Self {
+        let state = poller.sender.subscribe();
+        Self { state, _task: AbortOnDropHandle::new(tokio::spawn(poller.run())) }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Poller {
+    pub(super) policy: Live<EurekaPolicy>,
+    pub(super) calls: Calls,
+    pub(super) sender: watch::Sender<State>,
+    pub(super) snapshot: Option<PathBuf>,
+    copy: Option<Copy>,
+    /// The server that the copy is of.
+    copied_from: usize,
+    /// For each server.
+    pushes: Vec<Tries>,
+    failures: u32,
+    /// Since when a server has listed less than half of what was published.
+    shrunk: Option<Instant>,
+    /// What is left to use of the snapshot that was there at the start.
+    loaded: Arc<Mutex<Option<Loaded>>>,
+    saved: Option<Instant>,
+    unsaved: bool,
+}
+
+/// When a server is followed again.
+#[derive(Clone, Debug)]
+struct Tries {
+    failures: u32,
+    next: Instant,
+}
+
+impl Poller {
+    pub(super) fn new(
+        policy: Live<EurekaPolicy>,
+        calls: Calls,
+        sender: watch::Sender<State>,
+        snapshot: Option<PathBuf>,
+        servers: usize,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            policy,
+            calls,
+            sender,
+            snapshot,
+            copy: None,
+            copied_from: 0,
+            pushes: vec![Tries { failures: 0, next: now }; servers],
+            failures: 0,
+            shrunk: None,
+            loaded: Arc::default(),
+            saved: None,
+            unsaved: false,
+        }
+    }
+
+    async fn run(mut self) {
+        self.load().await;
+        let (sender, loaded, policy) = (self.sender.clone(), Arc::clone(&self.loaded), self.policy.clone());
+        let impatient = async move {
+            sleep_until(Instant::now() + PATIENCE).await;
+            use_snapshot(&sender, &loaded, &policy, "the registry has not answered yet");
+        };
+        tokio::join!(self.follow_or_poll(), impatient);
+    }
+
+    async fn follow_or_poll(&mut self) {
+        let mut poll_at = Instant::now();
+        loop {
+            let policy = self.policy.get();
+            let server = self.calls.cursor.candidates(Instant::now())[0];
+            if policy.push == PushMode::Auto && self.pushes[server].next <= Instant::now() {
+                match self.follow(server).await {
+                    // The session is over: on to the next server.
+                    Ok(()) => continue,
+                    Err(NoWatch::Unknown(failure)) => {
+                        tracing::debug!(target: "hopvine::eureka", %failure, "not followed; it is asked instead");
+                        let wait = self.pushes[server].ceiling(UNKNOWN.0, UNKNOWN.1);
+                        self.pushes[server].next = Instant::now() + jitter(wait);
+                    }
+                    Err(NoWatch::Broken(failure)) => {
+                        tracing::info!(target: "hopvine::eureka", %failure, "followed no more; it is asked instead");
+                        self.calls.cursor.failed(server);
+                        let wait = self.pushes[server].ceiling(RETRY, UNKNOWN.1);
+                        self.pushes[server].next = Instant::now() + jitter(wait);
+                        poll_at = Instant::now();
+                    }
+                }
+            }
+            if poll_at <= Instant::now() {
+                poll_at = Instant::now() + self.poll(&policy).await;
+            }
+            let server = self.calls.cursor.candidates(Instant::now())[0];
+            let next = match policy.push {
+                PushMode::Auto => poll_at.min(self.pushes[server].next),
+                PushMode::Off => poll_at,
+            };
+            sleep_until(next).await;
+        }
+    }
+
+    /// Asks, says what it heard, and says when to ask again.
+    async fn poll(&mut self, policy: &EurekaPolicy) -> Duration {
+        match self.fetch(policy).await {
+            Ok(server) => {
+                self.failures = 0;
+                self.heard(server, false).await;
+                policy.fetch_interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+            }
+            Err(error) => {
+                let error = error.to_string();
+                use_snapshot(&self.sender, &self.loaded, &self.policy, &error);
+                self.sender.send_modify(|state| {
+                    state.error = Some(error.as_str().into());
+                    state.pushed = false;
+                });
+                let wait = RETRY.saturating_mul(1 << self.failures.min(10)).min(policy.fetch_interval);
+                self.failures += 1;
+                jitter(wait)
+            }
+        }
+    }
+
+    async fn fetch(&mut self, policy: &EurekaPolicy) -> Result<usize, NoServer> {
+        if policy.fetch == FetchMode::Deltas
+            && let Some(copy) = self.copy.as_mut().filter(|copy| !copy.is_empty())
+        {
+            let resource = format!("apps/delta{}", regions(policy));
+            let (server, fetched) = self.calls.fetch(&resource, true, &policy.limits).await?;
+            match fetched {
+                // Another server's changes may be others, and the hash alone would not show it.
+                Fetched::Applications(delta) if server == self.copied_from => {
+                    self.unsaved |= !delta.applications.is_empty();
+                    if copy.apply(&delta, policy.endpoint) {
+                        return Ok(server);
+                    }
+                    tracing::info!(target: "hopvine::eureka", hash = &*delta.hash, ours = %copy.applications().counts(),
+                        "something was missed: everything is fetched");
+                }
+                Fetched::Applications(_) | Fetched::NoDelta => {}
+            }
+        }
+        let resource = format!("apps/{}", regions(policy));
+        let (server, fetched) = self.calls.fetch(&resource, false, &policy.limits).await?;
+        self.replace(server, fetched, policy);
+        Ok(server)
+    }
+
+    fn replace(&mut self, server: usize, fetched: Fetched, policy: &EurekaPolicy) {
+        if let Fetched::Applications(applications) = fetched {
+            (self.unsaved, self.copied_from) = (true, server);
+            let copy = self.copy.get_or_insert_default();
+            copy.replace(applications, policy.endpoint);
+            let now = copy.applications().instances().count();
+            if self.is_shrunk(now) {
+                self.shrunk.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+
+    /// Follows a server, until its session is over.
+    async fn follow(&mut self, server: usize) -> Result<(), NoWatch> {
+        let mut watch = Watch::open(&self.calls.transport, server, "").await?;
+        // Subscribed first, fetched then: nothing can be missed, and what a line says again is no harm.
+        self.catch_up(server).await.map_err(NoWatch::Broken)?;
+        self.calls.cursor.succeeded(server);
+        tracing::info!(target: "hopvine::eureka", server = %self.calls.transport.url(server), "followed: changes are pushed");
+        self.failures = 0;
+        self.heard(server, true).await;
+
+        // What was fetched may have been made before the stream began, and lack what was told in between.
+        let whole = self.copy.as_ref().is_some_and(|copy| copy.applications().counts().to_string() == watch.hash());
+        let mut disagrees_until = (!whole).then(|| Instant::now() + DISAGREEMENT);
+        let mut disagreements = 0_u32;
+        let mut tick = Instant::now() + self.policy.get().fetch_interval;
+        loop {
+            let at = |instant: Option<Instant>| async move {
+                match instant {
+                    Some(instant) => sleep_until(instant).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                line = watch.line(&self.calls.transport) => {
+                    let line = line.map_err(NoWatch::Broken)?;
+                    // It has lived for a while: the next break is the first one.
+                    self.pushes[server].failures = 0;
+                    if line.iter().all(u8::is_ascii_whitespace) {
+                        continue;
+                    }
+                    let whole = self.take_line(&line).map_err(|reason| {
+                        NoWatch::Broken(self.calls.transport.failure(server, format!("the push: {reason}")))
+                    })?;
+                    if whole {
+                        (disagrees_until, disagreements) = (None, 0);
+                    } else if disagrees_until.is_none() {
+                        let wait = DISAGREEMENT.saturating_mul(1 << disagreements.min(5));
+                        disagreements += 1;
+                        disagrees_until = Some(Instant::now() + wait);
+                    }
+                    self.publish(server, true, false);
+                }
+                () = at(disagrees_until) => {
+                    self.catch_up(server).await.map_err(NoWatch::Broken)?;
+                    disagrees_until = None;
+                    self.heard(server, true).await;
+                }
+                () = sleep_until(tick) => {
+                    let policy = self.policy.get();
+                    if policy.push == PushMode::Off {
+                        return Ok(());
+                    }
+                    self.heard(server, true).await;
+                    tick = Instant::now() + policy.fetch_interval;
+                }
+                () = at(self.calls.cursor.session_end()) => return Ok(()),
+            }
+        }
+    }
+
+    /// What was missed, from the server that is followed: by delta, which tells who left, or else everything.
+    async fn catch_up(&mut self, server: usize) -> Result<(), Failure> {
+        let policy = self.policy.get();
+        if policy.fetch == FetchMode::Deltas
+            && self.copied_from == server
+            && let Some(copy) = self.copy.as_mut().filter(|copy| !copy.is_empty())
+        {
+            let resource = format!("apps/delta{}", regions(&policy));
+            let fetched = self.calls.fetch_from(server, &resource, true, &policy.limits).await?;
+            if let Fetched::Applications(delta) = fetched {
+                self.unsaved |= !delta.applications.is_empty();
+                if copy.apply(&delta, policy.endpoint) {
+                    return Ok(());
+                }
+            }
+        }
+        self.fetch_all(server).await
+    }
+
+    /// Everything, from the server that is followed.
+    async fn fetch_all(&mut self, server: usize) -> Result<(), Failure> {
+        let policy = self.policy.get();
+        let resource = format!("apps/{}", regions(&policy));
+        let fetched = self.calls.fetch_from(server, &resource, false, &policy.limits).await?;
+        self.replace(server, fetched, &policy);
+        Ok(())
+    }
+
+    /// Takes over what a line says. Says whether the copy is whole.
+    fn take_line(&mut self, line: &Bytes) -> Result<bool, String> {
+        let policy = self.policy.get();
+        let delta = applications(line, &policy.limits)?;
+        self.unsaved = true;
+        Ok(self.copy.get_or_insert_default().apply(&delta, policy.endpoint))
+    }
+
+    fn is_shrunk(&self, instances: usize) -> bool {
+        let before = self.sender.borrow().view.as_ref().map_or(0, |view| view.instances);
+        instances * 2 < before
+    }
+
+    async fn heard(&mut self, server: usize, pushed: bool) {
+        if self.publish(server, pushed, true) {
+            self.save().await;
+        }
+    }
+
+    /// Says what is known now; unless that is what a server says that was just started, and does not know its instances yet.
+    fn publish(&mut self, server: usize, pushed: bool, confirmed: bool) -> bool {
+        let Some(copy) = &self.copy else { return false };
+        let instances = copy.applications().instances().count();
+        let grace = self.policy.get().removal_grace;
+        if self.is_shrunk(instances) && self.shrunk.is_some_and(|since| since.elapsed() < grace) {
+            let error = format!("{} suddenly lists {instances} instances only", self.calls.transport.url(server));
+            self.sender.send_modify(|state| {
+                state.error = Some(error.into());
+                state.pushed = pushed;
+            });
+            return false;
+        }
+        self.shrunk = None;
+        // What was read from disk has had its day.
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let view = Arc::new(copy.view());
+        let url = self.calls.transport.url(server).to_string();
+        self.sender.send_modify(|state| {
+            state.view = Some(view);
+            state.heard += u64::from(confirmed);
+            state.error = None;
+            state.server = Some(url.into());
+            state.pushed = pushed;
+        });
+        true
+    }
+
+    async fn load(&mut self) {
+        let Some(path) = self.snapshot.clone() else { return };
+        let (policy, max_bytes) = (self.policy.get(), self.calls.transport.max_bytes());
+        let load = move || snapshot::load(&path, policy.snapshot_age, max_bytes, &policy.limits);
+        let loaded = tokio::task::spawn_blocking(load).await.ok().flatten();
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = loaded;
+    }
+
+    async fn save(&mut self) {
+        let Some(path) = self.snapshot.clone().filter(|_| self.unsaved) else { return };
+        let interval = self.policy.get().snapshot_interval;
+        if self.saved.is_some_and(|saved| saved.elapsed() < interval) {
+            return;
+        }
+        let Some(applications) = self.copy.as_ref().map(|copy| copy.applications().clone()) else { return };
+        (self.saved, self.unsaved) = (Some(Instant::now()), false);
+        let saved = tokio::task::spawn_blocking(move || snapshot::save(&path, &applications)).await;
+        if let Ok(Err(error)) = saved {
+            tracing::warn!(target: "hopvine::eureka", %error, "the snapshot cannot be written");
+        }
+    }
+}
+
+impl Tries {
+    /// Most that the next wait takes.
+    fn ceiling(&mut self, first: Duration, most: Duration) -> Duration {
+        self.failures += 1;
+        first.saturating_mul(1 << (self.failures - 1).min(10)).min(most)
+    }
+}
+
+/// Says what was read from disk, unless the registry has been heard of.
+fn use_snapshot(
+    sender: &watch::Sender<State>,
+    loaded: &Mutex<Option<Loaded>>,
+    policy: &Live<EurekaPolicy>,
+    reason: &str,
+) {
+    let Some(loaded) = loaded.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+    let mut copy = Copy::default();
+    copy.replace(loaded.applications, policy.get().endpoint);
+    let view: View = copy.view();
+    tracing::warn!(target: "hopvine::eureka", age = ?loaded.age, instances = view.instances, reason, "a snapshot is used");
+    sender.send_if_modified(|state| {
+        let unheard = state.view.is_none();
+        if unheard {
+            state.view = Some(Arc::new(view));
+            state.error = Some(reason.into());
+        }
+        unheard
+    });
+}
+
+fn regions(policy: &EurekaPolicy) -> String {
+    if policy.regions.is_empty() { String::new() } else { format!("?regions={}", policy.regions.join(",")) }
+}
+
+/// Not all clients at once, and not at once.
+fn jitter(ceiling: Duration) -> Duration {
+    ceiling.mul_f64(0.1 + 0.9 * fastrand::f64())
+}

@@ -1,0 +1,71 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How much a document from outside may hold.
+///
+/// | field | default | |
+/// |---|---|---|
+/// | `text_bytes` | 8 KiB | bytes of one text: a name, an address, a text of the metadata |
+/// | `metadata_bytes` | 64 KiB | bytes of all names and texts of one instance's metadata |
+/// | `metadata_entries` | 256 | texts in one instance's metadata |
+/// | `instances` | 100 000 | instances, applications or replicated actions in one document |
+/// | `nesting` | 32 | objects, arrays and elements within each other, those that are skipped included; above 100 changes nothing |
+///
+/// Bytes of the whole document are the caller's to bound.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of one text.
+    pub text_bytes: usize,
+    /// Bytes of one instance's metadata.
+    pub metadata_bytes: usize,
+    /// Texts in one instance's metadata.
+    pub metadata_entries: usize,
+    /// Instances in one document.
+    pub instances: usize,
+    /// Objects within objects.
+    pub nesting: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { text_bytes: 8 * 1024, metadata_bytes: 64 * 1024, metadata_entries: 256, instances: 100_000, nesting: 32 }
+    }
+}
+
+/// Why a document was not taken: the path to the field, and what is wrong with it.
+///
+/// ```
+/// use hopvine::eureka::{Limits, json};
+/// let error = json::read_instance(br#"{"instance": {"port": {"$": "http"}}}"#, &Limits::default()).unwrap_err();
+/// assert_eq!(error.field(), "instance.port.$");
+/// assert!(error.to_string().starts_with(r#"instance.port.$: "http" is not a whole number"#));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadError {
+    field: String,
+    reason: String,
+}
+
+impl ReadError {
+    pub(super) fn new(field: String, reason: impl fmt::Display) -> Self {
+        Self { field, reason: reason.to_string() }
+    }
+
+    /// The path to the field, as `applications.application[2].instance[0].port`; empty if the document is none at all.
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for ReadError {}

@@ -1,0 +1,66 @@
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use crate::eureka::{InstanceStatus, LeaseInfo};
+
+use super::Moment;
+
+/// How long an instance is believed to be there. Heartbeats renew it without a lock.
+#[derive(Debug)]
+pub(super) struct Lease {
+    registered: Moment,
+    /// The last heartbeat; 0 before the first.
+    renewed: AtomicU64,
+    /// When it was up first; 0 before that.
+    service_up: AtomicU64,
+    duration: u64,
+}
+
+impl Lease {
+    pub(super) fn new(now: Moment, duration: Duration) -> Self {
+        let duration = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self { registered: now, renewed: AtomicU64::new(0), service_up: AtomicU64::new(0), duration }
+    }
+
+    /// A new lease of the same instance: it was up first when it was up first.
+    pub(super) fn follows(&self, former: &Self) {
+        self.service_up.store(former.service_up.load(Relaxed), Relaxed);
+    }
+
+    pub(super) fn renew(&self, now: Moment) {
+        self.renewed.store(now.0, Relaxed);
+    }
+
+    pub(super) fn has_status(&self, status: InstanceStatus, now: Moment) {
+        if status == InstanceStatus::Up && self.service_up.load(Relaxed) == 0 {
+            self.service_up.store(now.0, Relaxed);
+        }
+    }
+
+    /// What Java calls its last renewal. A heartbeat counts one duration ahead there, so that a lease lasts two from then on; not if leases are exact.
+    fn stamp(&self, exact: bool) -> u64 {
+        match self.renewed.load(Relaxed) {
+            0 => self.registered.0,
+            renewed if exact => renewed,
+            renewed => renewed.saturating_add(self.duration),
+        }
+    }
+
+    pub(super) fn is_expired(&self, now: Moment, compensation: Duration, exact: bool) -> bool {
+        let compensation = u64::try_from(compensation.as_millis()).unwrap_or(u64::MAX);
+        now.0 > self.stamp(exact).saturating_add(self.duration).saturating_add(compensation)
+    }
+
+    /// What documents say of it, beside what the instance said itself.
+    pub(super) fn info(&self, said: Option<LeaseInfo>, evicted: Option<Moment>, exact: bool) -> LeaseInfo {
+        LeaseInfo {
+            registration_timestamp: self.registered.0,
+            last_renewal_timestamp: self.stamp(exact),
+            eviction_timestamp: evicted.map_or(0, |evicted| evicted.0),
+            service_up_timestamp: self.service_up.load(Relaxed),
+            ..said.unwrap_or_default()
+        }
+    }
+}

@@ -1,0 +1,166 @@
+use std::{sync::Arc, time::Duration};
+
+use super::{By, Lease, Moment, Override, Refused, Slot, State, Store, mark};
+use crate::{
+    eureka::{Action, ActionType, DataCenterInfo, Instance, InstanceStatus, LeaseInfo, Replication, StatusRules},
+    registry::RegistryPolicy,
+};
+
+impl Store {
+    /// Takes an instance, or takes it again with a new lease. It must be [valid](Instance::validate).
+    ///
+    /// What is kept stays if it changed itself later than what comes; the lease is a new one all the same.
+    pub fn register(&self, instance: Instance, by: By, now: Moment) -> Result<(), Refused> {
+        let policy = self.policy.get();
+        let registered = self.register_locked(&mut self.write(), instance, by, now, &policy);
+        match registered {
+            Ok(()) => {
+                self.counters.registrations.add();
+                self.tell_change();
+            }
+            Err(refused) => self.counters.refused(refused),
+        }
+        registered
+    }
+
+    /// Sets texts of an instance's metadata. It is a registration of what is kept, and told to peers as one. `false` if there is no such instance.
+    pub fn add_metadata(
+        &self,
+        app: &str,
+        id: &str,
+        entries: Vec<(String, String)>,
+        by: By,
+        now: Moment,
+    ) -> Result<bool, Refused> {
+        let policy = self.policy.get();
+        let mut state = self.write();
+        let Some(slot) = state.slot(app, id).filter(|slot| !self.reads_as_gone(slot, now, &policy)) else {
+            return Ok(false);
+        };
+        let mut instance = (*slot.instance).clone();
+        let done = bounded(&entries, &policy).and_then(|()| {
+            instance.metadata = instance.metadata.with(entries);
+            fits(&instance, &policy)?;
+            self.register_locked(&mut state, instance, by, now, &policy)
+        });
+        drop(state);
+        match done {
+            Ok(()) => self.tell_change(),
+            Err(refused) => self.counters.refused(refused),
+        }
+        done.map(|()| true)
+    }
+
+    fn register_locked(
+        &self,
+        state: &mut State,
+        mut instance: Instance,
+        by: By,
+        now: Moment,
+        policy: &RegistryPolicy,
+    ) -> Result<(), Refused> {
+        let limits = &policy.limits;
+        instance.last_dirty_timestamp.get_or_insert(now.0);
+        name_amazon_instance(&mut instance);
+        let lease = Lease::new(now, lease_duration(&instance, policy));
+        let id: Arc<str> =
+            instance.instance_id.clone().filter(|id| **id == *instance.id()).unwrap_or_else(|| instance.id().into());
+        let app = Arc::clone(&instance.app);
+
+        let kept = state.slot(&app, &id);
+        let (mut overridden, had_override) = match kept {
+            Some(kept) => (kept.overridden(now, policy), kept.overridden.is_some()),
+            None => (None, false),
+        };
+        if let Some(kept) = kept {
+            lease.follows(&kept.lease);
+            if kept.instance.last_dirty_timestamp > instance.last_dirty_timestamp {
+                instance = (*kept.instance).clone();
+            }
+        } else if state.instances >= limits.instances {
+            return Err(Refused::Instances(limits.instances));
+        } else if state.applications.get(&app).is_some_and(|all| all.len() >= limits.instances_per_application) {
+            return Err(Refused::InstancesPerApplication(limits.instances_per_application));
+        }
+        if overridden.is_none() && instance.overridden_status != InstanceStatus::Unknown {
+            overridden = Some(instance.overridden_status);
+        }
+        if overridden.is_some() && !had_override && state.overrides >= limits.overrides {
+            return Err(Refused::Overrides(limits.overrides));
+        }
+
+        let kept_status = kept.map(|kept| kept.instance.status);
+        let rules = StatusRules { said: instance.status, overridden, kept: kept_status, by_peer: by == By::Peer };
+        instance.status = rules.status();
+        if let Some(overridden) = overridden {
+            instance.overridden_status = overridden;
+        }
+        instance.is_coordinating_discovery_server = false;
+        mark(&mut instance, ActionType::Added, now);
+        lease.has_status(instance.status, now);
+        instance.lease_info = Some(lease.info(instance.lease_info, None, policy.exact_leases));
+
+        let instance = Arc::new(instance);
+        let slot = Slot {
+            instance: Arc::clone(&instance),
+            lease: Arc::new(lease),
+            overridden: overridden.map(|status| Override::new(status, now)),
+        };
+        self.put(state, &app, &id, slot);
+        state.remember(&app, &id, now, limits.changes);
+        self.changed();
+        self.forward(by, || Replication {
+            app_name: app,
+            id,
+            last_dirty_timestamp: instance.last_dirty_timestamp,
+            action: Action::Register(instance),
+        });
+        Ok(())
+    }
+
+    fn put(&self, state: &mut State, app: &Arc<str>, id: &Arc<str>, slot: Slot) {
+        state.counts.add(slot.instance.status);
+        state.overrides += usize::from(slot.overridden.is_some());
+        let instances = state.applications.entry(Arc::clone(app)).or_default();
+        if let Some(former) = instances.insert(Arc::clone(id), slot) {
+            state.counts.remove(former.instance.status);
+            state.overrides -= usize::from(former.overridden.is_some());
+        } else {
+            state.instances += 1;
+            self.renewals.joined();
+        }
+    }
+}
+
+/// How long the instance may be silent, by its own word if it gives one.
+fn lease_duration(instance: &Instance, policy: &RegistryPolicy) -> Duration {
+    let said = instance.lease_info.as_ref().map(|lease: &LeaseInfo| lease.duration_in_secs);
+    said.filter(|seconds| *seconds > 0).map_or(policy.default_lease, |seconds| Duration::from_secs(seconds.into()))
+}
+
+/// An instance on Amazon has a name there; its own stands for it.
+fn name_amazon_instance(instance: &mut Instance) {
+    if instance.amazon("instance-id").is_none()
+        && let Some(DataCenterInfo::Amazon(metadata)) = &instance.data_center_info
+    {
+        let named = metadata.with([("instance-id", instance.id())]);
+        instance.data_center_info = Some(DataCenterInfo::Amazon(named));
+    }
+}
+
+fn bounded(entries: &[(String, String)], policy: &RegistryPolicy) -> Result<(), Refused> {
+    let most = policy.limits.document.text_bytes;
+    let is_long = |(name, text): &(String, String)| name.len() > most || text.len() > most;
+    if entries.iter().any(is_long) { Err(Refused::TextBytes(most)) } else { Ok(()) }
+}
+
+fn fits(instance: &Instance, policy: &RegistryPolicy) -> Result<(), Refused> {
+    let limits = &policy.limits.document;
+    if instance.metadata.bytes() > limits.metadata_bytes {
+        return Err(Refused::MetadataBytes(limits.metadata_bytes));
+    }
+    if instance.metadata.len() > limits.metadata_entries {
+        return Err(Refused::MetadataEntries(limits.metadata_entries));
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! The client, against a server that answers from recordings, or as badly as it is told.
+
+mod against_ours;
+mod discovery;
+mod faults;
+mod push;
+mod recorded;
+mod registration;
+mod server;
+mod snapshot;

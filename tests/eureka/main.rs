@@ -1,0 +1,13 @@
+//! Eureka's documents: against recordings of real servers and clients, and against obvious models.
+
+mod batch;
+mod client;
+mod delta;
+mod endpoint;
+mod golden;
+mod limits;
+mod properties;
+mod recordings;
+mod register;
+mod rules;
+mod support;
