@@ -51,6 +51,9 @@ pin_project! {
     }
 }
 
+/// A call that has begun at an endpoint, and what it does there.
+type Started<S, F, P, C> = (Call<S, P, C>, State<S, F, Rule<P, C>>);
+
 /// Boxed, for it is rare, and would make the future of every call larger.
 type Wait<S, R> = Pin<Box<dyn Future<Output = Result<Picked<S, R>, Error>> + Send>>;
 
@@ -161,7 +164,7 @@ struct InFlight<S, P: Picker, C> {
 }
 
 impl<S: Clone, P: Picker, C> InFlight<S, P, C> {
-    fn start<F>(shared: &Shared<S, P, C>, picked: Picked<S, Rule<P, C>>) -> (Call<S, P, C>, State<S, F, Rule<P, C>>) {
+    fn start<F>(shared: &Shared<S, P, C>, picked: Picked<S, Rule<P, C>>) -> Started<S, F, P, C> {
         let Picked { mut node, probe } = picked;
         // First, since a connector may panic.
         let service = shared.endpoints.service_of(&mut node);
