@@ -332,6 +332,25 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_an_endpoint_is_told_when_it_opens_unless_only_an_operator_knows() {
+        assert_eq!(Health::default().opens_at(), None);
+        let health = ejected(100);
+        assert_eq!((health.opens_at(), health.is_probing(150)), (Some(100), false));
+        assert!(health.try_probe(100, 200));
+        assert_eq!(health.opens_at(), Some(200));
+        assert_eq!([199, 200, 201].map(|now| health.is_probing(now)), [true, false, false]);
+        health.end_probe();
+        assert_eq!((health.opens_at(), health.is_probing(150)), (Some(100), false));
+        health.hold(300);
+        assert_eq!((health.opens_at(), health.admission(299)), (Some(300), Admission::Closed));
+        assert_eq!(health.admission(300), Admission::Probe, "what it asked for is over");
+        assert!(!health.is_operator_ejected());
+        health.operator(Operator::Eject);
+        assert!(health.is_operator_ejected());
+        assert_eq!(health.opens_at(), None);
+    }
+
+    #[test]
     fn a_result_of_before_an_ejection_says_nothing_after_it() {
         let health = Health::default();
         let (before, Standing::Healthy) = health.admit(|| unreachable!("no clock is read for a healthy endpoint"))

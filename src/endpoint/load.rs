@@ -135,3 +135,22 @@ fn decayed(average: f64, at: u32, now: u64, decay: Duration) -> f64 {
 fn nanoseconds(duration: Duration) -> f64 {
     duration.as_nanos() as u64 as f64
 }
+
+#[cfg(all(test, not(hopvine_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_call_finds_out_what_a_new_endpoint_is_like_and_its_latency_is_then_seen() {
+        let (load, decay) = (Load::default(), Duration::from_secs(10));
+        assert_eq!((load.latency(), load.cost(0, decay).to_bits()), (None, 0.0_f64.to_bits()));
+        load.start();
+        let busy = load.cost(0, decay);
+        load.start();
+        assert!(busy >= UNKNOWN && load.cost(0, decay) > busy, "a second call goes elsewhere");
+        load.end();
+        load.end();
+        load.observe(Duration::from_millis(8), 1 << 30, decay);
+        assert_eq!(load.latency().map(|latency| latency.as_micros().div_ceil(1_000)), Some(8));
+    }
+}

@@ -277,3 +277,34 @@ impl Parts<()> {
 fn or_default<P: crate::Policy + Default>(set: Option<&Live<P>>) -> Result<Live<P>, PolicyError> {
     set.map_or_else(|| P::default().into_live(), |live| Ok(live.clone()))
 }
+
+#[cfg(all(test, feature = "http"))]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+
+    use super::*;
+    use crate::{Directory, build, connect::http::HttpClient, layers_of};
+
+    const PER_CALL: [&str; 5] = ["ClientTrace", "CircuitBreaker", "Bulkhead", "Deadline", "Retry"];
+
+    /// As the reasons beside them say: a place is held through all retries, the breaker sees that the deadline has passed, ...
+    #[test]
+    fn no_layer_of_a_hop_changes_its_place() {
+        let directory = Directory::fixed([("s", ["http://127.0.0.1:1".parse().expect("an endpoint")])]);
+        let hop = || Hop::new("s", directory.service("s"));
+        let client = HttpClient::new;
+        let between = build::<http::Request<Full<Bytes>>, _, _>(server_to_server(hop()).expect("valid"), client());
+        let legacy = build::<http::Request<Full<Bytes>>, _, _>(legacy_to_server(hop()).expect("valid"), client());
+        let outside = build::<http::Request<Full<Bytes>>, _, _>(external(hop()).expect("valid"), client());
+
+        let balanced = ["Discover", "Balance", "AttemptTrace"];
+        let per_endpoint = ["OutlierDetection", "DeadlineHeader", "AttemptTimeout", "HttpService"];
+        assert_eq!(layers_of(&between), [&PER_CALL[..], &balanced, &per_endpoint].concat());
+        assert_eq!(
+            layers_of(&legacy),
+            [&["ServerTrace", "ServerDeadline"], &PER_CALL[..], &balanced, &per_endpoint].concat()
+        );
+        assert_eq!(layers_of(&outside), [&PER_CALL[..], &balanced, &["Pushback"], &per_endpoint].concat());
+    }
+}

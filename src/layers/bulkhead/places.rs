@@ -297,6 +297,17 @@ mod tests {
     }
 
     #[test]
+    fn one_that_comes_to_queue_just_as_a_place_is_given_back_has_it() {
+        let own = own(1);
+        let Queued::Place(place) = Places::queue(&own, 0) else { panic!("it is free") };
+        assert_eq!((own.0.count(), own.0.limit()), ((1, 0), 1));
+        assert!(matches!(Places::queue(&own, 0), Queued::Full));
+        drop(place);
+        own.0.set_limit(3);
+        assert_eq!((own.0.count(), own.0.limit()), ((0, 0), 3));
+    }
+
+    #[test]
     fn a_waiter_that_leaves_with_its_place_already_granted_passes_it_on() {
         let own = own(1);
         let place = Places::take(&own).expect("free");

@@ -236,3 +236,48 @@ impl Settings {
         self.width.swap(rules.width, Relaxed) != rules.width
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_buckets_are_the_window() {
+        let rules = Rules::of(&CircuitBreakerPolicy { window: Duration::from_secs(30), ..Default::default() });
+        assert_eq!((rules.width, rules.window()), (3_000_000_000, 30_000_000_000));
+    }
+
+    #[test]
+    fn of_any_number_of_probes_it_closes_or_opens_before_they_are_used_up() {
+        for probes in 1..=100 {
+            let rules = Rules::of(&CircuitBreakerPolicy { probes, ..Default::default() });
+            let (close, open) = (rules.successes_to_close(), rules.failures_to_open());
+            assert!(close * 5 >= u64::from(probes) * 4 && (close - 1) * 5 < u64::from(probes) * 4, "80 % of {probes}");
+            assert_eq!(close + open, u64::from(probes) + 1, "one of the two comes with the last");
+        }
+    }
+
+    #[test]
+    fn a_call_is_slow_only_beyond_the_threshold_and_says_nothing_if_refused_or_cancelled_before() {
+        let rules = Rules::of(&CircuitBreakerPolicy { slow_call: Some(MILLISECOND), ..Default::default() });
+        let ended = |failed, slow| Some(Verdict::Ended { failed, slow });
+        assert_eq!(rules.verdict(Outcome::Success, 1_000_000), ended(false, false));
+        assert_eq!(rules.verdict(Outcome::Success, 1_000_001), ended(false, true));
+        assert_eq!(rules.verdict(Outcome::TimedOut, 0), ended(true, false));
+        assert_eq!(rules.verdict(Outcome::Cancelled, 1_000_000), None);
+        assert_eq!(rules.verdict(Outcome::Cancelled, 1_000_001), Some(Verdict::Abandoned));
+        assert_eq!(rules.verdict(Outcome::Ignored, 1_000_001), None);
+    }
+
+    #[test]
+    fn a_new_policy_is_taken_over_whole_and_a_new_window_is_told() {
+        let policy = CircuitBreakerPolicy { slow_call: Some(MILLISECOND), probes: 7, ..Default::default() };
+        let settings = Settings::new(&Rules::of(&CircuitBreakerPolicy::default()));
+        assert!(!settings.measures());
+        assert!(!settings.replace(&Rules::of(&policy)), "the same window");
+        assert!(settings.measures());
+        let wider = Rules::of(&CircuitBreakerPolicy { window: Duration::from_secs(20), ..policy });
+        assert!(settings.replace(&wider));
+        assert_eq!(settings.rules(), wider);
+    }
+}

@@ -572,6 +572,17 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_read_late_does_not_cut_the_youngest_lease_short() {
+        let (machine, now) = open();
+        for late in [0, 10, 5, 0, 7] {
+            machine.admit(now + late * UNTIL_UNIT, &RULES).expect("a probe");
+        }
+        let end = now + 10 * UNTIL_UNIT + RULES.probe_lease;
+        assert!(machine.admit(end - 1, &RULES).is_err());
+        assert!(machine.admit(end, &RULES).is_ok());
+    }
+
+    #[test]
     fn fewer_probes_by_a_new_policy_do_not_leave_it_half_open() {
         let (machine, now) = open();
         let (first, _) = machine.admit(now, &RULES).expect("a probe");
@@ -609,6 +620,65 @@ mod tests {
         };
         assert_eq!(close_and_trip(now, RULES.window() - 1), 300, "flapping");
         assert_eq!(close_and_trip(now + RULES.window() + 300 * UNTIL_UNIT, RULES.window()), 50, "calm");
+    }
+
+    /// Four probes that succeed.
+    fn close(machine: &Machine, now: u64) {
+        for _ in 0..4 {
+            let (probe, _) = machine.admit(now, &RULES).expect("a probe");
+            machine.report(probe, Some(OK), now, &RULES, || 1.0);
+        }
+        assert_eq!(machine.state(), State::Closed);
+    }
+
+    fn trip(machine: &Machine, now: u64, jitter: f64) -> Change {
+        let change = (0..4).find_map(|_| machine.report(machine.pass()?, Some(FAILED), now, &RULES, || jitter));
+        change.expect("tripped")
+    }
+
+    #[test]
+    fn one_that_opens_again_at_once_stays_open_for_twice_as_long() {
+        let (machine, now) = open();
+        close(&machine, now);
+        assert_eq!(trip(&machine, now, 1.0).stays, 2 * RULES.open_time);
+    }
+
+    #[test]
+    fn an_operator_s_word_forgets_how_often_it_opened() {
+        let (machine, now) = open();
+        for _ in 0..2 {
+            let (probe, _) = machine.admit(now, &RULES).expect("a probe");
+            machine.report(probe, Some(FAILED), now, &RULES, || 1.0);
+        }
+        machine.force(State::ForcedClosed, now);
+        machine.force(State::Closed, now + UNTIL_UNIT);
+        // Before `until`: what it opens for is the word's streak, plus one.
+        assert_eq!(trip(&machine, now, 1.0).stays, 2 * RULES.open_time);
+    }
+
+    #[test]
+    fn the_open_time_is_spread_and_what_opened_it_is_told_and_stays_to_be_seen() {
+        let (machine, now) = (Machine::default(), 1_000 * UNTIL_UNIT);
+        let change = trip(&machine, now, 1.1);
+        let sums = Sums { calls: 4, failures: 4, ..Sums::default() };
+        assert_eq!((change.stays, change.sums), (RULES.open_time / 10 * 11, sums));
+        assert_eq!(machine.look(now, &RULES).sums, sums, "while it is open");
+        machine.clear_window();
+        assert_eq!(machine.look(now, &RULES).sums, Sums::default(), "of a length that was replaced");
+    }
+
+    #[test]
+    fn only_what_is_let_through_half_open_is_a_probe() {
+        assert!(!Machine::default().pass().expect("closed").is_probe());
+        let (machine, now) = open();
+        assert!(machine.admit(now, &RULES).expect("a probe").0.is_probe());
+        assert!(machine.admit(now, &RULES).expect("another").0.is_probe());
+    }
+
+    #[test]
+    fn operators_and_monitors_find_each_state_by_its_name() {
+        let states = [State::Closed, State::Open, State::HalfOpen, State::ForcedOpen, State::ForcedClosed];
+        assert_eq!(states.map(State::name), ["closed", "open", "half_open", "forced_open", "forced_closed"]);
     }
 
     #[test]

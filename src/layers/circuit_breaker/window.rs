@@ -242,6 +242,40 @@ mod tests {
     }
 
     #[test]
+    fn nor_does_one_that_is_two_windows_late() {
+        let window = Window::default();
+        window.record(0, 35, 1, OK);
+        window.record(0, 15, 1, FAILED);
+        assert_eq!(window.sums(0, 35, 1), Sums { calls: 1, ..Sums::default() });
+    }
+
+    #[test]
+    fn a_window_of_another_width_starts_empty_in_its_period() {
+        let window = Window::default();
+        window.start(3);
+        window.record(3, 5, 1, FAILED);
+        window.clear();
+        assert_eq!(window.sums(3, 5, 1), Sums::default());
+        window.record(3, 5, 2, OK);
+        window.record(2, 5, 2, FAILED);
+        assert_eq!(window.sums(3, 5, 2), Sums { calls: 1, ..Sums::default() });
+    }
+
+    #[test]
+    fn abandoned_calls_count_among_the_slow_and_among_all() {
+        let sums = Sums { calls: 3, slow: 1, abandoned: 1, ..Sums::default() };
+        assert_eq!(sums.slow_rate().to_bits(), 0.5_f64.to_bits());
+    }
+
+    #[test]
+    fn a_success_long_after_the_last_failure_need_not_add_up_the_window() {
+        let window = Window::default();
+        window.record(0, 5, 1, FAILED);
+        assert!(!window.is_clean(14, 1));
+        assert!(window.is_clean(5 + BUCKETS + 1, 1) && window.is_clean(1_000, 1));
+    }
+
+    #[test]
     fn a_result_of_an_earlier_period_is_dropped() {
         let window = Window::default();
         window.record(0, 5, 1, FAILED);

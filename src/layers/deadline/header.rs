@@ -137,6 +137,11 @@ mod tests {
     }
 
     #[test]
+    fn a_callee_is_told_the_milliseconds_that_are_left() {
+        assert_eq!([49_000, 1_999, 999].map(|micros| millis(Duration::from_micros(micros))), [49, 1, 0]);
+    }
+
+    #[test]
     fn examples() {
         assert_eq!(grpc(Duration::from_millis(49)), "49m");
         assert_eq!(grpc(Duration::from_micros(1_999)), "1m");

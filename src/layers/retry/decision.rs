@@ -125,6 +125,15 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_says_never_is_not_asked_again() {
+        let course = Course { max_attempts: 3, attempts: 1, seen: 0, backoffs: 0, idempotent: true, probe: false };
+        let after = |pushback| course.next(Attempted { outcome: FAILED, rejected: false, unsent: false, pushback });
+        assert_eq!(after(Some(Pushback::Never)), Err(Ended::PushedBack));
+        let wait = Duration::from_secs(2);
+        assert_eq!(after(Some(Pushback::After(wait))), Ok(Again::After(wait)));
+    }
+
+    #[test]
     fn no_sixth_attempt_whatever_happened() {
         let course = Course { max_attempts: 5, attempts: 5, seen: 0, backoffs: 0, idempotent: true, probe: false };
         for unsent in [false, true] {

@@ -274,6 +274,17 @@ mod tests {
     }
 
     #[test]
+    fn the_balance_is_what_was_earned_and_the_time_unspent_in_parts() {
+        let tokens = Tokens::new(&policy(500, 10, 3, 0), SECOND);
+        tokens.deposit();
+        assert!((tokens.balance(SECOND) - 3.5).abs() < 1e-9);
+        let refilled = Tokens::new(&policy(500, 10, 3, 2), SECOND);
+        refilled.deposit();
+        assert!((refilled.balance(SECOND + SECOND / 4) - 4.0).abs() < 1e-9, "half a token of time");
+        assert!((refilled.balance(9 * SECOND) - 5.5).abs() < 1e-9, "a second's worth, no more");
+    }
+
+    #[test]
     fn a_lower_cap_takes_effect_at_once() {
         let tokens = Tokens::new(&policy(0, 100, 100, 0), 0);
         tokens.configure(&policy(0, 2, 0, 0));

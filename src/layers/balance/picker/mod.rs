@@ -59,7 +59,7 @@ const FEW: usize = 16;
 const REDRAWS: usize = 6;
 
 impl Pick {
-    /// A pick at `now`, nanoseconds of [`context::nanos`](crate::context::nanos), for this attempt; in a panic, health is ignored.
+    /// A pick at `now`, nanoseconds of [`context::nanos`], for this attempt; in a panic, health is ignored.
     pub fn new(now: u64, attempt: Attempt, panic: bool) -> Self {
         Self { now: Some(now), attempt, panic }
     }
@@ -70,7 +70,7 @@ impl Pick {
         Self { now: None, attempt: context::attempt(), panic }
     }
 
-    /// Now, in nanoseconds of [`context::nanos`](crate::context::nanos).
+    /// Now, in nanoseconds of [`context::nanos`].
     #[inline]
     pub fn now(&self) -> u64 {
         self.now.unwrap_or_else(context::now_nanos)
