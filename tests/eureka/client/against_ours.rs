@@ -78,14 +78,8 @@ async fn a_restart_of_the_registry_heals() {
         let eureka = Eureka::builder(&*url(address)).policy(policy).build().unwrap();
         let directory = directory(eureka.clone());
         let service = directory.service("orders");
-        let heartbeat = Duration::from_millis(50);
-        let registration = orders(address, heartbeat).start().unwrap();
-        // Others, so that one that leaves is not most of the registry.
-        let others =
-            [1, 2, 3].map(|number| orders(address, heartbeat).virtual_name("others").instance_id(&format!("{number}")));
-        let others = others.map(|other| other.status(InstanceStatus::Up).start().unwrap());
+        let registration = orders(address, Duration::from_millis(50)).start().unwrap();
         until(&service, &[Status::Up]).await;
-        eventually("all", || eureka.view().instances == 4).await;
         first.shutdown().await;
         eventually("it is noticed", || registration.view().error.is_some() && eureka.view().error.is_some()).await;
         assert_eq!(statuses(&service), [Status::Up]);
@@ -95,11 +89,10 @@ async fn a_restart_of_the_registry_heals() {
         registration.registered(LONG).await.unwrap();
         eventually("registered", || registration.view().error.is_none()).await;
         // Until the client sees that, it keeps the set of before.
-        eventually("seen", || eureka.view().error.is_none() && eureka.view().instances == 4).await;
+        eventually("seen", || eureka.view().error.is_none()).await;
         until(&service, &[Status::Up]).await;
         registration.leave().await;
         until(&service, &[]).await;
-        drop(others);
         second.shutdown().await;
     }
 }
