@@ -81,4 +81,7 @@ fields! {
     ResponseList "responseList",
     StatusCode "statusCode",
     ResponseEntity "responseEntity",
+
+    // No field: how serde_json shows a number where it keeps all digits.
+    AllDigits "$serde_json::private::Number",
 }

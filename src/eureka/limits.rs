@@ -50,13 +50,24 @@ pub struct ReadError {
 
 impl ReadError {
     pub(super) fn new(field: String, reason: impl fmt::Display) -> Self {
-        Self { field, reason: reason.to_string() }
+        Self { field: shortened(field), reason: shortened(reason.to_string()) }
     }
 
     /// The path to the field, as `applications.application[2].instance[0].port`; empty if the document is none at all.
     pub fn field(&self) -> &str {
         &self.field
     }
+}
+
+/// What is shown of a text from outside: an error must not be as long as a document.
+fn shortened(mut text: String) -> String {
+    const MOST: usize = 512;
+    if text.len() > MOST {
+        let end = (0..=MOST).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or(0));
+        text.push_str("...");
+    }
+    text
 }
 
 impl fmt::Display for ReadError {

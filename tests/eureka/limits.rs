@@ -86,6 +86,8 @@ fn an_error_names_the_field_and_the_value() {
     assert_eq!(error.field(), "applications.application[1].instance[1].countryId");
     let long = format!(r#"{{"instance":{{"countryId":"{}"}}}}"#, "9x".repeat(2000));
     assert!(read(&long).unwrap_err().to_string().len() < 200, "an error shows the beginning of a long value");
+    let long = format!(r#"{{"instance":{{"metadata":{{"{0}":{{}}}},"leaseInfo":"{0}"}}}}"#, "ä".repeat(4000));
+    assert!(read(&long).unwrap_err().to_string().len() < 1200, "and of a long name");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Unexpected, Visitor};
 
 use crate::eureka::{
     Limits, ReadError,
@@ -178,7 +178,7 @@ impl<'de, T, F: FnOnce(Scalar<'_>) -> Result<T, String>> DeserializeSeed<'de> fo
     }
 }
 
-impl<T, F: FnOnce(Scalar<'_>) -> Result<T, String>> Visitor<'_> for Take<F> {
+impl<'de, T, F: FnOnce(Scalar<'_>) -> Result<T, String>> Visitor<'de> for Take<F> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -207,6 +207,14 @@ impl<T, F: FnOnce(Scalar<'_>) -> Result<T, String>> Visitor<'_> for Take<F> {
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
         self.0(Scalar::Text(text)).map_err(E::custom)
+    }
+
+    // Where any crate of the program has serde_json keep all digits of numbers (its feature `arbitrary_precision`), it shows each number as this object.
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
+        if map.next_key_seed(Name)? != Some(Field::AllDigits) {
+            return Err(A::Error::invalid_type(Unexpected::Map, &self));
+        }
+        map.next_value_seed(self)
     }
 }
 

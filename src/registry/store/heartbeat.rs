@@ -40,7 +40,7 @@ impl Store {
             Some(_) => slot.overridden(now, &self.policy.get()),
             None => None,
         };
-        let kept = slot.instance.status;
+        let kept = slot.status;
         let rules = StatusRules { said: kept, overridden, kept: Some(kept), by_peer: by == By::Peer };
         let status = rules.status();
         if status == InstanceStatus::Unknown {
@@ -72,7 +72,7 @@ impl Store {
 
     fn compare(&self, slot: &Slot, heartbeat: Heartbeat, by: By) -> Renewed {
         let Some(told) = heartbeat.last_dirty_timestamp else { return Renewed::Yes };
-        match told.cmp(&slot.instance.last_dirty_timestamp.unwrap_or_default()) {
+        match told.cmp(&slot.last_dirty_timestamp) {
             Ordering::Equal => Renewed::Yes,
             Ordering::Greater => Renewed::Newer,
             Ordering::Less if by == By::Client => Renewed::Yes,

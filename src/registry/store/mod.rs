@@ -70,12 +70,14 @@ struct State {
     recent: Recent,
 }
 
-/// One instance.
+/// One instance. What a heartbeat compares lies here beside the lease: with many instances, each look elsewhere is a miss of the processor's cache.
 #[derive(Debug)]
 struct Slot {
-    instance: Arc<Instance>,
+    status: InstanceStatus,
+    last_dirty_timestamp: u64,
     lease: Arc<Lease>,
     overridden: Option<Override>,
+    instance: Arc<Instance>,
 }
 
 impl Store {
@@ -168,7 +170,7 @@ impl State {
         change(&mut instance);
         self.counts.remove(slot.instance.status);
         self.counts.add(instance.status);
-        slot.instance = Arc::new(instance);
+        slot.set(Arc::new(instance));
         Some(slot)
     }
 
@@ -189,6 +191,22 @@ impl State {
 }
 
 impl Slot {
+    fn new(instance: Arc<Instance>, lease: Lease, overridden: Option<Override>) -> Self {
+        Self {
+            status: instance.status,
+            last_dirty_timestamp: instance.last_dirty_timestamp.unwrap_or_default(),
+            lease: Arc::new(lease),
+            overridden,
+            instance,
+        }
+    }
+
+    fn set(&mut self, instance: Arc<Instance>) {
+        self.status = instance.status;
+        self.last_dirty_timestamp = instance.last_dirty_timestamp.unwrap_or_default();
+        self.instance = instance;
+    }
+
     /// The override, unless its time is over.
     fn overridden(&self, now: Moment, policy: &RegistryPolicy) -> Option<InstanceStatus> {
         self.overridden.as_ref().and_then(|overridden| overridden.status(now, policy.override_retention))

@@ -101,11 +101,8 @@ impl Store {
         instance.lease_info = Some(lease.info(instance.lease_info, None, policy.exact_leases));
 
         let instance = Arc::new(instance);
-        let slot = Slot {
-            instance: Arc::clone(&instance),
-            lease: Arc::new(lease),
-            overridden: overridden.map(|status| Override::new(status, now)),
-        };
+        let overridden = overridden.map(|status| Override::new(status, now));
+        let slot = Slot::new(Arc::clone(&instance), lease, overridden);
         self.put(state, &app, &id, slot);
         state.remember(&app, &id, now, limits.changes);
         self.changed();
