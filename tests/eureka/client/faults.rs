@@ -16,7 +16,7 @@ use super::{
 
 fn servers(urls: &[String]) -> Servers {
     let policy =
-        ServersPolicy { request_timeout: Duration::from_millis(200), max_bytes: 100_000, ..Default::default() };
+        ServersPolicy { request_timeout: Duration::from_millis(600), max_bytes: 100_000, ..Default::default() };
     Servers::new(urls).unwrap().policy(policy).unwrap()
 }
 
@@ -39,6 +39,9 @@ async fn of_three_servers_one_that_works_is_found_and_stayed_with() {
     until(&service, &["orders-2"]).await;
 }
 
+/// What it is called, and what is answered.
+type Fault = (&'static str, Box<dyn Fn() -> Reply + Send>);
+
 #[tokio::test]
 async fn whatever_a_server_answers_the_last_good_set_stays_until_it_is_itself_again() {
     let server = Server::start(|_| Reply::json(orders(&[1]))).await;
@@ -53,7 +56,6 @@ async fn whatever_a_server_answers_the_last_good_set_stays_until_it_is_itself_ag
     let bomb = gzip(&vec![b' '; 10_000_000]);
     let half = bomb[..bomb.len() / 2].to_vec();
     assert!(bomb.len() < 100_000);
-    type Fault = (&'static str, Box<dyn Fn() -> Reply + Send>);
     let packed = |bytes: Vec<u8>| move || Reply::Whole(200, vec![("content-encoding", "gzip".into())], bytes.clone());
     let faults: Vec<Fault> = vec![
         ("garbage", Box::new(|| Reply::json("<<<what>>>"))),
