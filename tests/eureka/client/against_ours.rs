@@ -25,8 +25,12 @@ fn url(address: SocketAddr) -> String {
 }
 
 fn orders(address: SocketAddr, heartbeat: Duration) -> RegistrationBuilder {
+    instance(address, "orders", heartbeat)
+}
+
+fn instance(address: SocketAddr, service: &str, heartbeat: Duration) -> RegistrationBuilder {
     let policy = RegistrationPolicy { heartbeat_interval: heartbeat, leave_wait: Duration::ZERO, ..Default::default() };
-    let builder = Registration::builder(&*url(address), "orders", 8080).host_name("10.0.0.1");
+    let builder = Registration::builder(&*url(address), service, 8080).host_name("10.0.0.1");
     builder.status(InstanceStatus::Up).policy(policy)
 }
 
@@ -78,8 +82,12 @@ async fn a_restart_of_the_registry_heals() {
         let eureka = Eureka::builder(&*url(address)).policy(policy).build().unwrap();
         let directory = directory(eureka.clone());
         let service = directory.service("orders");
-        let registration = orders(address, Duration::from_millis(50)).start().unwrap();
+        let heartbeat = Duration::from_millis(50);
+        let registration = orders(address, heartbeat).start().unwrap();
+        // Others, so that one that leaves is not most of the registry.
+        let others = ["a", "b", "c"].map(|name| instance(address, name, heartbeat).start().unwrap());
         until(&service, &[Status::Up]).await;
+        eventually("all", || eureka.view().instances == 4).await;
         first.shutdown().await;
         eventually("it is noticed", || registration.view().error.is_some() && eureka.view().error.is_some()).await;
         assert_eq!(statuses(&service), [Status::Up]);
@@ -89,10 +97,11 @@ async fn a_restart_of_the_registry_heals() {
         registration.registered(LONG).await.unwrap();
         eventually("registered", || registration.view().error.is_none()).await;
         // Until the client sees that, it keeps the set of before.
-        eventually("seen", || eureka.view().error.is_none()).await;
+        eventually("seen", || eureka.view().error.is_none() && eureka.view().instances == 4).await;
         until(&service, &[Status::Up]).await;
         registration.leave().await;
         until(&service, &[]).await;
+        drop(others);
         second.shutdown().await;
     }
 }

@@ -39,7 +39,7 @@ async fn of_three_servers_one_that_works_is_found_and_stayed_with() {
     until(&service, &["orders-2"]).await;
 }
 
-/// Its name, and what the server does then.
+/// What it is called, and what is answered.
 type Fault = (&'static str, Box<dyn Fn() -> Reply + Send>);
 
 #[tokio::test]

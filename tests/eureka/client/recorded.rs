@@ -101,9 +101,9 @@ async fn a_whole_life_among_real_answers() {
         assert!(times.is_sorted_by(|a, b| a < b), "{file}: {times:?}");
         eventually(&format!("{file}: the end of the recording"), || registration.view().registered).await;
         registration.leave().await;
-        let ending: Vec<String> =
+        let ends: Vec<String> =
             server.seen().iter().filter(|seen| seen.method != "GET" && seen.method != "PUT").map(Seen::line).collect();
-        assert_eq!(ending.last().unwrap(), "DELETE /apps/ORDERS/host1:orders:8080", "{file}");
+        assert_eq!(ends.last().unwrap(), "DELETE /apps/ORDERS/host1:orders:8080", "{file}");
         assert_eq!(eureka.view().error, None, "{file}");
     }
 }

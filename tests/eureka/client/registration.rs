@@ -152,14 +152,14 @@ async fn an_axum_server_serves_on_until_callers_know_and_then_leaves() {
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let signal = registration.leaving_on(async move { _ = stopped.await });
-    let app = async { axum::serve(listener, axum::Router::new()).with_graceful_shutdown(signal).await.unwrap() };
+    let serving = async { axum::serve(listener, axum::Router::new()).with_graceful_shutdown(signal).await.unwrap() };
     let caller = async {
         stop.send(()).unwrap();
         eventually("DOWN is told", || said(&server).last().unwrap() == "POST DOWN").await;
         // Calls are still taken.
         drop(tokio::net::TcpStream::connect(address).await.unwrap());
     };
-    tokio::join!(app, caller);
+    tokio::join!(serving, caller);
     assert!(!said(&server).iter().any(|said| said.starts_with("DELETE")));
     registration.leave().await;
     let said = said(&server);
