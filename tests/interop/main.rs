@@ -4,13 +4,20 @@
 //! failure; set to anything else, what it would show is shown as ignored.
 
 mod dns;
+mod eureka;
+mod support;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// A suite, the programs it needs, and what it does.
 type Suite = (&'static str, &'static [&'static str], fn() -> Result<(), Failed>);
 
-const SUITES: [Suite; 1] = [("dns_knot", &["knotd", "knsupdate"], dns::run)];
+const SUITES: [Suite; 4] = [
+    ("dns_knot", &["knotd", "knsupdate"], dns::run),
+    ("eureka_server_2025_0", &["java", "mvn"], eureka::servers::current),
+    ("eureka_server_2025_1", &["java", "mvn"], eureka::servers::next),
+    ("eureka_server_hoxton", &["java", "mvn"], eureka::servers::old),
+];
 
 fn main() {
     let arguments = Arguments::from_args();
