@@ -4,6 +4,7 @@ mod registry;
 mod rust;
 mod service;
 
+pub(crate) mod clients;
 pub(crate) mod servers;
 
 use registry::{JavaServer, operator, standing};

@@ -65,7 +65,7 @@ impl Parties {
         let Self { registry, catalog, caller, stock } = self;
         let name = &*stock.name;
         becomes("ours at the server", "UP", async || standing(registry, "catalog", "catalog-1").await).await?;
-        becomes("theirs at the server", "UP", async || standing(registry, name, name).await).await?;
+        becomes("theirs at the server", "UP", async || standing(registry, name, &stock.id).await).await?;
         becomes("ours, seen by theirs", up(&[catalog.url()]), async || stock.instances("catalog").await).await?;
         let there = vec![(stock.url().to_owned(), Status::Up)];
         becomes("theirs, seen by ours", there, async || caller.endpoints(name)).await?;
@@ -112,10 +112,10 @@ impl Parties {
         becomes("ours put back, seen by theirs", up(&[catalog.url()]), async || stock.instances("catalog").await)
             .await?;
 
-        operator(registry, name, name, Some("OUT_OF_SERVICE")).await?;
+        operator(registry, name, &stock.id, Some("OUT_OF_SERVICE")).await?;
         let there = |status| vec![(stock.url().to_owned(), status)];
         becomes("theirs taken out", there(Status::Draining), async || caller.endpoints(name)).await?;
-        operator(registry, name, name, None).await?;
+        operator(registry, name, &stock.id, None).await?;
         becomes("theirs put back", there(Status::Up), async || caller.endpoints(name)).await
     }
 
@@ -142,12 +142,12 @@ impl Parties {
 
     async fn leave(self) -> Result<(), Failed> {
         let Self { registry, catalog, caller, stock } = self;
-        let name = stock.name.clone();
+        let (name, id) = (stock.name.clone(), stock.id.clone());
         catalog.registration.leave().await;
         becomes("ours that left", "gone", async || standing(&registry, "catalog", "catalog-1").await).await?;
         becomes("ours that left, seen by theirs", up(&[]), async || stock.instances("catalog").await).await?;
         stock.stop().await?;
-        becomes("theirs that left", "gone", async || standing(&registry, &name, &name).await).await?;
+        becomes("theirs that left", "gone", async || standing(&registry, &name, &id).await).await?;
         becomes("theirs that left, seen by ours", up(&[]), async || Ok(caller.up(&name))).await
     }
 }

@@ -5,9 +5,10 @@ use libtest_mimic::Failed;
 
 use crate::support::{Process, free_port, get, install};
 
-/// A service that is not ours: registered, called, and calling. Its instance's id is its name.
+/// A service that is not ours: registered, called, and calling.
 pub(super) struct Service {
     pub(super) name: String,
+    pub(super) id: String,
     process: Process,
     url: String,
 }
@@ -31,7 +32,7 @@ impl Service {
         command
             .args([
                 &format!("--spring.application.name={name}"),
-                &format!("--eureka.instance.instance-id={name}"),
+                &format!("--eureka.instance.instance-id={name}:{port}"),
                 &format!("--eureka.client.service-url.defaultZone={registry}"),
             ])
             .args([
@@ -47,13 +48,13 @@ impl Service {
         Self::start(name, port, &mut command)
     }
 
-    pub(super) fn node(modules: &Path, name: &str, registry_port: u16) -> Result<Self, Failed> {
+    pub(super) fn node(modules: &Path, name: &str, registry_port: u16, deltas: bool) -> Result<Self, Failed> {
         let port = free_port()?;
         let mut command = Command::new("node");
         command
             .env("NODE_PATH", modules.join("node_modules"))
             .arg(install::sources("node").join("client.js"))
-            .args([name, &port.to_string(), &registry_port.to_string()]);
+            .args([name, &port.to_string(), &registry_port.to_string(), if deltas { "deltas" } else { "full" }]);
         Self::start(name, port, &mut command)
     }
 
@@ -66,7 +67,7 @@ impl Service {
 
     fn start(name: &str, port: u16, command: &mut Command) -> Result<Self, Failed> {
         let process = Process::start(name, command)?;
-        Ok(Self { name: name.to_owned(), process, url: format!("http://127.0.0.1:{port}") })
+        Ok(Self { name: name.to_owned(), id: format!("{name}:{port}"), process, url: format!("http://127.0.0.1:{port}") })
     }
 
     pub(super) fn url(&self) -> &str {

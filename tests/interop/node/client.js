@@ -1,13 +1,13 @@
-// A service of Node: finds others, calls them, and is called. client.js NAME PORT EUREKA_PORT
+// A service of Node: finds others, calls them, and is called. client.js NAME PORT EUREKA_PORT deltas|full
 'use strict';
 const http = require('http');
 const { Eureka } = require('eureka-js-client');
 
-const [name, port, eurekaPort] = process.argv.slice(2);
+const [name, port, eurekaPort, fetch] = process.argv.slice(2);
 const client = new Eureka({
   instance: {
     app: name,
-    instanceId: name,
+    instanceId: `${name}:${port}`,
     hostName: '127.0.0.1',
     ipAddr: '127.0.0.1',
     port: { $: Number(port), '@enabled': true },
@@ -22,7 +22,7 @@ const client = new Eureka({
     heartbeatInterval: 1000,
     registryFetchInterval: 1000,
   },
-  shouldUseDelta: true,
+  shouldUseDelta: fetch === 'deltas',
 });
 
 const instances = (service) =>

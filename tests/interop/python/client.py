@@ -39,7 +39,7 @@ signal.signal(signal.SIGTERM, lambda *_: stopped.set())
 eureka_client.init(
     eureka_server=eureka,
     app_name=name,
-    instance_id=name,
+    instance_id=f"{name}:{port}",
     instance_host="127.0.0.1",
     instance_ip="127.0.0.1",
     instance_port=int(port),

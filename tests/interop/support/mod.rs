@@ -3,6 +3,7 @@
 mod http;
 pub(crate) mod install;
 mod process;
+mod tap;
 
 use std::{
     fmt::Debug,
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 
 pub(crate) use http::{get, request};
 pub(crate) use process::Process;
+pub(crate) use tap::Tap;
 
 /// How long anything may take on a very busy machine.
 const LONG: Duration = Duration::from_secs(45);
