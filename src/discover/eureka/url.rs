@@ -65,6 +65,17 @@ impl std::str::FromStr for ServerUrl {
 }
 
 impl ServerUrl {
+    /// Several: each text may be some with commas between, as Spring's `service-url.defaultZone` is.
+    pub(crate) fn list<U: AsRef<str>>(texts: impl IntoIterator<Item = U>) -> Result<Vec<Self>, InvalidEureka> {
+        let mut urls = Vec::new();
+        for text in texts {
+            for url in text.as_ref().split(',').map(str::trim).filter(|url| !url.is_empty()) {
+                urls.push(url.parse()?);
+            }
+        }
+        Ok(urls)
+    }
+
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.0.endpoint
     }

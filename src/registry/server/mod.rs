@@ -1,4 +1,4 @@
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 use tokio_util::{
@@ -24,7 +24,11 @@ use super::{
     render::Documents,
     watch::Watches,
 };
-use crate::{Live, Monitor, PolicyError, live::IntoLive};
+use crate::{
+    Live, Monitor, PolicyError,
+    discover::eureka::{InvalidEureka, ServerUrl},
+    live::IntoLive,
+};
 
 /// How often leases, minutes and old changes are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -59,6 +63,11 @@ impl Registry {
             credentials: Credentials::default(),
             monitor: Monitor::new(),
             sink: None,
+            peers: Ok(Vec::new()),
+            my_url: Ok(None),
+            #[cfg(feature = "tls")]
+            peer_tls: crate::connect::http::Tls::default(),
+            snapshot: None,
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -74,6 +83,11 @@ pub struct RegistryBuilder {
     credentials: Credentials,
     monitor: Monitor,
     sink: Option<Arc<dyn ReplicationSink>>,
+    peers: Result<Vec<ServerUrl>, InvalidEureka>,
+    my_url: Result<Option<ServerUrl>, InvalidEureka>,
+    #[cfg(feature = "tls")]
+    peer_tls: crate::connect::http::Tls,
+    snapshot: Option<PathBuf>,
     #[cfg(feature = "tls")]
     tls: Option<ServerTls>,
 }
@@ -86,6 +100,10 @@ pub enum StartError {
     Policy(PolicyError),
     /// The address cannot be listened on.
     Bind(SocketAddr, io::Error),
+    /// A peer's URL, or our own, is none.
+    Peers(InvalidEureka),
+    /// The folder of the snapshot cannot be used.
+    Snapshot(PathBuf, io::Error),
 }
 
 impl RegistryBuilder {
@@ -125,7 +143,40 @@ impl RegistryBuilder {
         self
     }
 
-    /// Who is told of what happens here, to tell the peers.
+    /// The other registries, of ours or Java ones: their service URLs, as `http://user:password@host:8761/eureka/`, each of which may be several with commas
+    /// between. They are told of what clients do here, and at the start are asked for what they know. Every one must have all others as its peers, since what
+    /// one was told by another it does not tell on.
+    ///
+    /// The list may be the same for all of them: a URL that is this registry itself is left out, and told in the log. That is one whose host and port are those
+    /// it listens at, by address or by a name that stands for such an address, or that is [`my_url`](Self::my_url).
+    pub fn peers<U: AsRef<str>>(mut self, urls: impl IntoIterator<Item = U>) -> Self {
+        self.peers = ServerUrl::list(urls);
+        self
+    }
+
+    /// Which URL peers reach this registry by (`eureka.server.my-url`), if that cannot be told from where it listens, as behind a forwarded port.
+    pub fn my_url(mut self, url: &str) -> Self {
+        self.my_url = url.parse().map(Some);
+        self
+    }
+
+    /// Whose certificates are believed where a peer's URL begins with `https://`, and which one is shown.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn peer_tls(mut self, tls: crate::connect::http::Tls) -> Self {
+        self.peer_tls = tls;
+        self
+    }
+
+    /// Keeps what it knows in this file, so that a restart while no peer has anything does not begin empty. Only its owner can read it; its folder must exist.
+    ///
+    /// What is restored has one full lease to be heard of. A file that is bad is renamed to `.bad` and told in the log, and one that is too old is not used.
+    pub fn snapshot(mut self, path: impl Into<PathBuf>) -> Self {
+        self.snapshot = Some(path.into());
+        self
+    }
+
+    /// Who else is told of what happens here.
     pub fn replicate_to(mut self, sink: Arc<dyn ReplicationSink>) -> Self {
         self.sink = Some(sink);
         self
@@ -142,6 +193,11 @@ impl RegistryBuilder {
     /// Starts it on the current runtime.
     pub async fn start(self) -> Result<RegistryHandle, StartError> {
         let policy = self.policy.map_err(StartError::Policy)?;
+        let _peers = self.peers.map_err(StartError::Peers)?;
+        let _my_url = self.my_url.map_err(StartError::Peers)?;
+        if let Some(path) = &self.snapshot {
+            crate::registry::snapshot::check_folder(path).map_err(|error| StartError::Snapshot(path.clone(), error))?;
+        }
         let bind = |error| StartError::Bind(self.address, error);
         let socket = TcpListener::bind(self.address).await.map_err(bind)?;
         let address = socket.local_addr().map_err(bind)?;
@@ -305,6 +361,8 @@ impl fmt::Display for StartError {
         match self {
             Self::Policy(error) => error.fmt(f),
             Self::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Peers(error) => write!(f, "peers: {error}"),
+            Self::Snapshot(path, error) => write!(f, "snapshot {}: {error}", path.display()),
         }
     }
 }
@@ -313,7 +371,8 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Policy(error) => Some(error),
-            Self::Bind(_, error) => Some(error),
+            Self::Bind(_, error) | Self::Snapshot(_, error) => Some(error),
+            Self::Peers(error) => Some(error),
         }
     }
 }

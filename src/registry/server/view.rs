@@ -34,6 +34,8 @@ impl Observe for Seen {
             renewals_threshold: counted.renewals_threshold,
             eviction_allowed: counted.eviction_allowed,
             counts: counters.named().into(),
+            peers: Vec::new(),
+            snapshot: None,
         })]
     }
 }
