@@ -121,6 +121,12 @@ impl Servers {
         self
     }
 
+    /// Servers of no zone, none at all included.
+    #[cfg(feature = "registry")]
+    pub(crate) fn of(urls: Vec<ServerUrl>, policy: ServersPolicy) -> Self {
+        Self { urls: urls.into_iter().map(|url| (None, url)).collect(), policy, ..Self::none() }
+    }
+
     fn none() -> Self {
         Self {
             urls: Vec::new(),

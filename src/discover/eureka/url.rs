@@ -76,7 +76,7 @@ impl ServerUrl {
         Ok(urls)
     }
 
-    pub(super) fn endpoint(&self) -> &Endpoint {
+    pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.0.endpoint
     }
 
