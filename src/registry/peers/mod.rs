@@ -23,6 +23,8 @@ mod copy;
 mod own;
 mod peer;
 mod policy;
+#[cfg(test)]
+mod properties;
 mod queue;
 mod reaction;
 

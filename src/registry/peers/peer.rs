@@ -185,21 +185,16 @@ impl Peer {
         }
         for reaction in reactions {
             match reaction {
-                Reaction::Register((app_name, id)) => {
-                    if let Some(instance) = store.instance(&app_name, &id, now) {
-                        let (dirty, action) = (instance.last_dirty_timestamp, Action::Register(instance));
-                        self.push(Replication { app_name, id, last_dirty_timestamp: dirty, action }, now, policy);
+                Reaction::Register(key) => store.with_instance(&key.0, &key.1, now, |instance| {
+                    if let Some(instance) = instance {
+                        let dirty = instance.last_dirty_timestamp;
+                        self.push(operation(&key, dirty, Action::Register(instance)), now, policy);
                     }
-                }
-                Reaction::Cancel((app_name, id), last_dirty_timestamp) => {
-                    if !store.has(&app_name, &id) {
-                        self.push(
-                            Replication { app_name, id, last_dirty_timestamp, action: Action::Cancel },
-                            now,
-                            policy,
-                        );
-                    }
-                }
+                }),
+                Reaction::Cancel(key, dirty) => store.with_instance(&key.0, &key.1, now, |instance| match instance {
+                    Some(_) => self.state().queue.owe_status(key.clone(), now, policy),
+                    None => self.push(operation(&key, dirty, Action::Cancel), now, policy),
+                }),
                 Reaction::Take(key, instance) => {
                     if let Err(reason) = take(store, &key, instance, now) {
                         self.state().failed += 1;
@@ -236,6 +231,10 @@ impl Peer {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn operation((app_name, id): &Key, last_dirty_timestamp: Option<u64>, action: Action) -> Replication {
+    Replication { app_name: Arc::clone(app_name), id: Arc::clone(id), last_dirty_timestamp, action }
 }
 
 /// Takes an instance that a peer knows better, with its override.

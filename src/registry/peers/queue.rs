@@ -158,6 +158,12 @@ impl Queue {
         }
     }
 
+    /// Owes the peer what an operator says of an instance: it may have an older word.
+    pub(super) fn owe_status(&mut self, key: Key, now: Moment, policy: &PeerPolicy) {
+        self.owe(key, Debt { status: true, ..Debt::default() }, policy.queue);
+        self.waiting.get_or_insert(now);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.tasks.is_empty() && self.owed.is_empty()
     }
@@ -204,7 +210,8 @@ impl Queue {
                 return;
             }
             Action::Register(_) => Debt { register: true, ..Debt::default() },
-            Action::Cancel => Debt { left: Some(operation.last_dirty_timestamp), ..Debt::default() },
+            // If it is back by then, it is without the override that it left with.
+            Action::Cancel => Debt { left: Some(operation.last_dirty_timestamp), status: true, register: false },
             Action::StatusUpdate(_) | Action::DeleteStatusOverride(_) => Debt { status: true, ..Debt::default() },
         };
         self.owe((operation.app_name, operation.id), debt, most);
@@ -234,7 +241,7 @@ impl Debt {
         };
         let Some(instance) = now else {
             let question = Action::Heartbeat { status: None, overridden_status: None };
-            let ask = |left| item(left, question, Self { left: Some(left), ..Self::default() });
+            let ask = |left| item(left, question, Self { register: false, ..self });
             return self.left.map(ask).into_iter().collect();
         };
         let (dirty, status) = (instance.last_dirty_timestamp, instance.status);
@@ -263,5 +270,10 @@ impl Item {
     /// Whether it only asks if the peer still has an instance that left.
     pub(super) fn is_question(&self) -> bool {
         matches!(self.origin, Origin::Debt(Debt { left: Some(_), .. }))
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_debt(&self) -> bool {
+        matches!(self.origin, Origin::Debt(_))
     }
 }
