@@ -12,12 +12,13 @@ use super::{
 };
 use crate::{
     eureka::{Action, Instance, InstanceStatus, Limits, ReplicationResponse, json},
-    registry::Moment,
+    registry::{Moment, RegistryPolicy},
 };
 
 /// A policy under which little has room.
-fn policy(queue: usize, batch_items: usize) -> PeerPolicy {
-    PeerPolicy { queue, batch_items, ..PeerPolicy::default() }
+fn policy(queue: usize, batch_items: usize) -> RegistryPolicy {
+    let peers = PeerPolicy { queue, batch_items, ..PeerPolicy::default() };
+    RegistryPolicy { peers, ..RegistryPolicy::default() }
 }
 
 fn instance(id: &str, dirty: u64, status: InstanceStatus, overridden: InstanceStatus) -> Arc<Instance> {
@@ -144,7 +145,8 @@ impl Plain {
                 let new_dirty = new.last_dirty_timestamp.unwrap();
                 let kept = self.0.get(&id).copied();
                 let overridden = kept.map(|kept| kept.2).filter(|kept| *kept != InstanceStatus::Unknown);
-                let (dirty, status) = kept.filter(|kept| kept.0 > new_dirty).map_or((new_dirty, new.status), |kept| (kept.0, kept.1));
+                let (dirty, status) =
+                    kept.filter(|kept| kept.0 > new_dirty).map_or((new_dirty, new.status), |kept| (kept.0, kept.1));
                 let overridden = overridden.unwrap_or(new.overridden_status);
                 let status = if overridden == InstanceStatus::Unknown { status } else { overridden };
                 self.0.insert(id, (dirty, status, overridden));
@@ -210,7 +212,7 @@ struct Pair {
     here: Plain,
     there: Plain,
     now: Moment,
-    policy: PeerPolicy,
+    policy: RegistryPolicy,
 }
 
 impl Pair {
@@ -261,7 +263,7 @@ proptest! {
 
     /// However small the queue is, and whatever is lost, in the end the peer knows what is known here; heartbeats go on, as they do.
     #[test]
-    fn a_peer_knows_in_the_end_what_is_known_here(events in events(), room in 4..8_usize) {
+    fn a_peer_knows_in_the_end_what_is_known_here(events in events(), room in 1..8_usize) {
         let (here, there) = (Plain::default(), Plain::default());
         let mut pair = Pair { queue: Queue::default(), here, there, now: Moment(1_000), policy: policy(room, 3) };
         let mut dirty = 0;
@@ -309,7 +311,7 @@ proptest! {
 }
 
 fn items(operations: Vec<Replication>) -> Vec<Item> {
-    let (mut queue, policy) = (Queue::default(), PeerPolicy::default());
+    let (mut queue, policy) = (Queue::default(), RegistryPolicy::default());
     for operation in operations {
         queue.push(operation, Moment(0), &policy);
     }
@@ -341,6 +343,20 @@ fn each_answer_has_its_consequence() {
     ];
     let reactions = vec![Reaction::Register(key("2")), Reaction::Take(key("3"), newer)];
     assert_eq!(outcome(items, answers), Outcome { sent: 4, failed: 3, reactions });
+}
+
+#[test]
+fn what_waits_is_bounded_and_what_finds_no_room_is_counted() {
+    let mut policy = policy(3, 2);
+    policy.limits.instances = 2;
+    let mut queue = Queue::default();
+    for id in ["1", "2", "3", "4", "5", "6", "7"] {
+        queue.push(operation(id, 1, Action::Cancel), Moment(0), &policy);
+        queue.push(operation(id, 1, heartbeat()), Moment(0), &policy);
+    }
+    // Two of the first, one of the second; three heartbeats and more are forgotten, and two departures beyond the two that are owed.
+    assert_eq!((queue.queued(), queue.owed()), (3, 2));
+    assert_eq!(queue.dropped(), 14 - 3 - 2);
 }
 
 #[test]
