@@ -28,7 +28,7 @@ mod properties;
 mod queue;
 mod reaction;
 
-pub(super) use copy::{copy, keep};
+pub(super) use copy::{copy, valid};
 pub(super) use own::others;
 pub use policy::PeerPolicy;
 
