@@ -12,12 +12,13 @@ use libtest_mimic::{Arguments, Failed, Trial};
 /// A suite, the programs it needs, and what it does.
 type Suite = (&'static str, &'static [&'static str], fn() -> Result<(), Failed>);
 
-const SUITES: [Suite; 5] = [
+const SUITES: [Suite; 6] = [
     ("dns_knot", &["knotd", "knsupdate"], dns::run),
     ("eureka_server_2025_0", &["java", "mvn"], eureka::servers::current),
     ("eureka_server_2025_1", &["java", "mvn"], eureka::servers::next),
     ("eureka_server_hoxton", &["java", "mvn"], eureka::servers::old),
     ("eureka_clients", &["java", "mvn", "node", "npm", "python3"], eureka::clients::run),
+    ("eureka_peers", &["java", "mvn"], eureka::peers::run),
 ];
 
 fn main() {

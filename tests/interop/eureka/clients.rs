@@ -1,15 +1,12 @@
 //! The real clients against our registry, all at once.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::path::Path;
 
 use futures_util::future::try_join_all;
-use hopvine::{
-    endpoint::Status,
-    registry::{Registry, RegistryHandle, RegistryPolicy},
-};
+use hopvine::endpoint::Status;
 use libtest_mimic::Failed;
 
-use super::{Caller, RustService, Service, hello, operator, standing, up};
+use super::{Caller, RustService, Service, hello, operator, ours, standing, up};
 use crate::support::{Tap, becomes, free_port, install};
 
 /// A client: a name, the Java program and the setting that makes it what it is, and what shows that it is that: its user agent, and what it accepts.
@@ -18,7 +15,13 @@ type Kind = (&'static str, &'static str, &'static [&'static str], &'static str, 
 const JAVA: [Kind; 5] = [
     ("rest-template", "client-2025.0", &[], "Apache-HttpClient/5", "application/json, application/*+json"),
     ("rest-client", "client-2025.1", &[], "Apache-HttpClient/5", "application/json\r\n"),
-    ("web-client", "client-2025.0", &["--eureka.client.webclient.enabled=true"], "ReactorNetty/1", "application/json\r\n"),
+    (
+        "web-client",
+        "client-2025.0",
+        &["--eureka.client.webclient.enabled=true"],
+        "ReactorNetty/1",
+        "application/json\r\n",
+    ),
     ("jersey-3", "client-jersey3", &[], "Jersey/3", "application/json\r\n"),
     ("jersey-1", "client-hoxton", &[], "Java-EurekaClient/v1", "application/json\r\n"),
 ];
@@ -37,20 +40,10 @@ struct Client {
     tap: Tap,
 }
 
-async fn registry(port: u16) -> Result<RegistryHandle, Failed> {
-    let policy = RegistryPolicy {
-        self_preservation: false,
-        eviction_interval: Duration::from_millis(500),
-        ..Default::default()
-    };
-    let registry = Registry::builder().policy(policy).bind(SocketAddr::from(([127, 0, 0, 1], port)));
-    Ok(registry.start().await?)
-}
-
 async fn suite(java: &Path, node: &Path, python: &Path) -> Result<(), Failed> {
     let port = free_port()?;
     let url = &*format!("http://127.0.0.1:{port}/eureka/");
-    let first = registry(port).await?;
+    let first = ours(port).start().await?;
     let mut clients = Vec::new();
     for (name, program, settings, ..) in JAVA {
         let tap = Tap::open(port).await?;
@@ -90,7 +83,7 @@ async fn suite(java: &Path, node: &Path, python: &Path) -> Result<(), Failed> {
         becomes("a call of theirs during the outage", hello("catalog-1"), async || service.call("catalog").await).await
     }))
     .await?;
-    let second = registry(port).await?;
+    let second = ours(port).start().await?;
     for client in &mut clients {
         client.tap.reopen().await?;
     }
@@ -211,9 +204,11 @@ async fn each_stops_in_its_way(registry: &str, mut clients: Vec<Client>, caller:
     let stands = async || standing(registry, "web-client", &id).await;
     becomes("web-client, stopped", "DOWN", stands).await?;
     becomes("web-client, stopped", down, async || caller.endpoints("web-client")).await?;
-    try_join_all(clients.iter().filter(|client| client.service.name != NPM_BY_DELTAS).map(async |Client { service, .. }| {
-        becomes("web-client, stopped", up(&[]), async || service.instances("web-client").await).await
-    }))
+    try_join_all(clients.iter().filter(|client| client.service.name != NPM_BY_DELTAS).map(
+        async |Client { service, .. }| {
+            becomes("web-client, stopped", up(&[]), async || service.instances("web-client").await).await
+        },
+    ))
     .await?;
     becomes("web-client, its lease over", "gone", stands).await?;
 

@@ -5,9 +5,10 @@ mod rust;
 mod service;
 
 pub(crate) mod clients;
+pub(crate) mod peers;
 pub(crate) mod servers;
 
-use registry::{JavaServer, operator, standing};
+use registry::{JavaServer, metadata, operator, ours, standing};
 use rust::{Caller, RustService};
 use service::Service;
 

@@ -1,10 +1,21 @@
-use std::{path::Path, process::Command};
+use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
+use hopvine::registry::{Registry, RegistryBuilder, RegistryPolicy};
 use http::{Method, StatusCode};
 use libtest_mimic::Failed;
 
 use super::service::java;
 use crate::support::{Process, get, request};
+
+/// Ours, whose leases end as soon as those of Spring's server in these suites.
+pub(super) fn ours(port: u16) -> RegistryBuilder {
+    let policy = RegistryPolicy {
+        self_preservation: false,
+        eviction_interval: Duration::from_millis(500),
+        ..Default::default()
+    };
+    Registry::builder().policy(policy).bind(SocketAddr::from(([127, 0, 0, 1], port)))
+}
 
 /// Spring Cloud's server.
 pub(super) struct JavaServer {
@@ -13,8 +24,8 @@ pub(super) struct JavaServer {
 }
 
 impl JavaServer {
-    /// Starts it on a port of 127.0.0.1. Its log has the given name.
-    pub(super) fn start(programs: &Path, jar: &str, name: &str, port: u16, more: &[String]) -> Result<Self, Failed> {
+    /// Starts it on a port of 127.0.0.1, with a log of the given name.
+    fn start(programs: &Path, jar: &str, log: &str, port: u16, more: &[&str]) -> Result<Self, Failed> {
         let mut command: Command = java(programs, jar, port);
         command.args([
             // Lists are as fresh as they are asked for; leases end.
@@ -22,18 +33,36 @@ impl JavaServer {
             "--eureka.server.enable-self-preservation=false",
             "--eureka.server.eviction-interval-timer-in-ms=500",
         ]);
-        let process = Process::start(name, command.args(more))?;
+        let process = Process::start(log, command.args(more))?;
         Ok(Self { process, url: format!("http://127.0.0.1:{port}/eureka/") })
     }
 
     /// One that has no peers.
-    pub(super) fn alone(programs: &Path, jar: &str, name: &str, port: u16) -> Result<Self, Failed> {
+    pub(super) fn alone(programs: &Path, jar: &str, log: &str, port: u16) -> Result<Self, Failed> {
         let alone = ["--eureka.client.register-with-eureka=false", "--eureka.client.fetch-registry=false"];
-        Self::start(programs, jar, name, port, &alone.map(str::to_owned))
+        Self::start(programs, jar, log, port, &alone)
     }
 
-    pub(super) fn url(&self) -> &str {
-        &self.url
+    /// One that has these peers, and registers at one of them as a service of this name.
+    pub(super) fn with_peers(
+        programs: &Path,
+        jar: &str,
+        (name, log): (&str, &str),
+        port: u16,
+        peers: &str,
+    ) -> Result<Self, Failed> {
+        let settings = [
+            &*format!("--spring.application.name={name}"),
+            // Its own: a peer whose host is called the same is taken for itself.
+            &format!("--eureka.instance.hostname={name}"),
+            &format!("--eureka.instance.instance-id={name}"),
+            &format!("--eureka.client.service-url.defaultZone={peers}"),
+            "--eureka.client.registry-fetch-interval-seconds=1",
+            "--eureka.instance.lease-renewal-interval-in-seconds=1",
+            // As long as there is nothing to copy at the start.
+            "--eureka.server.registry-sync-retry-wait-ms=500",
+        ];
+        Self::start(programs, jar, log, port, &settings)
     }
 
     pub(super) async fn ready(&mut self) -> Result<(), Failed> {
@@ -47,18 +76,35 @@ impl JavaServer {
 
 /// How an instance stands at a registry: its status, and whether that is an operator's word.
 pub(super) async fn standing(registry: &str, service: &str, id: &str) -> String {
-    let app = service.to_uppercase();
-    match get(&format!("{registry}apps/{app}/{id}")).await {
-        Ok(answer) if answer.status == StatusCode::NOT_FOUND => "gone".to_owned(),
-        Ok(answer) if answer.status == StatusCode::OK => {
-            let document: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
-            let text = |field: &str| document["instance"][field].as_str().unwrap_or("?").to_owned();
-            match (text("status"), &*text("overriddenStatus")) {
-                (status, "UNKNOWN") => status,
-                (status, overridden) => format!("{status}, told {overridden}"),
-            }
+    let instance = match instance(registry, service, id).await {
+        Ok(Some(instance)) => instance,
+        Ok(None) => return "gone".to_owned(),
+        Err(error) => return error,
+    };
+    let text = |field: &str| instance[field].as_str().unwrap_or("nothing").to_owned();
+    match (text("status"), &*text("overriddenStatus")) {
+        (status, "UNKNOWN") => status,
+        (status, overridden) => format!("{status}, told {overridden}"),
+    }
+}
+
+/// One text of an instance's metadata, as a registry has it.
+pub(super) async fn metadata(registry: &str, service: &str, id: &str, name: &str) -> Result<Option<String>, String> {
+    let instance = instance(registry, service, id).await?;
+    Ok(instance.and_then(|instance| instance["metadata"][name].as_str().map(str::to_owned)))
+}
+
+/// An instance's document.
+async fn instance(registry: &str, service: &str, id: &str) -> Result<Option<serde_json::Value>, String> {
+    let answer = get(&format!("{registry}apps/{}/{id}", service.to_uppercase())).await?;
+    match answer.status {
+        StatusCode::NOT_FOUND => Ok(None),
+        StatusCode::OK => {
+            let mut document: serde_json::Value =
+                serde_json::from_str(&answer.body).map_err(|error| format!("{}: {error}", answer.body))?;
+            Ok(Some(document["instance"].take()))
         }
-        answer => format!("{answer:?}"),
+        _ => Err(format!("{answer:?}")),
     }
 }
 

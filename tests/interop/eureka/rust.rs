@@ -35,7 +35,7 @@ impl RustService {
         });
         let policy = RegistrationPolicy {
             heartbeat_interval: Duration::from_secs(1),
-            lease_duration: Duration::from_secs(10),
+            lease_duration: Duration::from_secs(60),
             leave_wait: Duration::ZERO,
             ..Default::default()
         };

@@ -51,10 +51,12 @@ impl Service {
     pub(super) fn node(modules: &Path, name: &str, registry_port: u16, deltas: bool) -> Result<Self, Failed> {
         let port = free_port()?;
         let mut command = Command::new("node");
-        command
-            .env("NODE_PATH", modules.join("node_modules"))
-            .arg(install::sources("node").join("client.js"))
-            .args([name, &port.to_string(), &registry_port.to_string(), if deltas { "deltas" } else { "full" }]);
+        command.env("NODE_PATH", modules.join("node_modules")).arg(install::sources("node").join("client.js")).args([
+            name,
+            &port.to_string(),
+            &registry_port.to_string(),
+            if deltas { "deltas" } else { "full" },
+        ]);
         Self::start(name, port, &mut command)
     }
 
@@ -67,7 +69,12 @@ impl Service {
 
     fn start(name: &str, port: u16, command: &mut Command) -> Result<Self, Failed> {
         let process = Process::start(name, command)?;
-        Ok(Self { name: name.to_owned(), id: format!("{name}:{port}"), process, url: format!("http://127.0.0.1:{port}") })
+        Ok(Self {
+            name: name.to_owned(),
+            id: format!("{name}:{port}"),
+            process,
+            url: format!("http://127.0.0.1:{port}"),
+        })
     }
 
     pub(super) fn url(&self) -> &str {

@@ -58,7 +58,8 @@ async fn listen(listener: TcpListener, server: u16, said: Arc<Mutex<String>>) {
         let said = Arc::clone(&said);
         connections.spawn(async move {
             let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
-            let ((from_client, mut to_client), (mut from_server, to_server)) = (client.into_split(), server.into_split());
+            let ((from_client, mut to_client), (mut from_server, to_server)) =
+                (client.into_split(), server.into_split());
             tokio::select! {
                 _ = forward(from_client, to_server, &said) => {}
                 _ = copy(&mut from_server, &mut to_client) => {}
