@@ -12,14 +12,16 @@ use registry::{JavaServer, metadata, operator, ours, standing};
 use rust::{Caller, RustService};
 use service::Service;
 
-/// As an instance is listed that takes calls.
+/// What a client sees of a service when these take calls.
+#[allow(clippy::unnecessary_wraps, reason = "compared with what a client answers")]
 fn up(urls: &[&str]) -> Result<Vec<String>, String> {
     let mut urls: Vec<_> = urls.iter().map(|&url| url.to_owned()).collect();
     urls.sort();
     Ok(urls)
 }
 
-/// What a call of the service is answered.
+/// What a call of a service is answered.
+#[allow(clippy::unnecessary_wraps, reason = "compared with what a client answers")]
 fn hello(name: &str) -> Result<String, String> {
     Ok(format!("hello from {name}"))
 }

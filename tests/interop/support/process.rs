@@ -59,9 +59,9 @@ impl Process {
 
     fn failed(&self, what: &str) -> Failed {
         let said = fs::read_to_string(&self.log).unwrap_or_default();
-        let last: Vec<_> = said.lines().rev().take(20).collect();
-        let last: String = last.into_iter().rev().map(|line| format!("\n  {line}")).collect();
-        format!("{} {what}; it said{last}", self.log.display()).into()
+        let lines: Vec<_> = said.lines().collect();
+        let last = lines[lines.len().saturating_sub(20)..].join("\n  ");
+        format!("{} {what}; its log ends\n  {last}", self.log.display()).into()
     }
 }
 
