@@ -525,7 +525,11 @@ async fn a_peers_credentials_go_to_it_alone_and_are_shown_nowhere() {
     let a = with("bob:s3cret").await.unwrap();
     register(&a, "ORDERS", "i1", 1);
     eventually("told", || known(&b).len() == 1).await;
-    assert_eq!(view(&a)[0].url, format!("http://***@{}/eureka/", b.local_addr()));
+    let shown = format!("http://***@{}/eureka/", b.local_addr());
+    assert_eq!(view(&a)[0].url, shown);
+    eventually("reachable", || view(&a)[0].reachable_for.is_some()).await;
+    let status = Client::connect(a.local_addr()).await.get("/eureka/status").await.body;
+    assert!(status.contains(&format!(r#""available-replicas":"{shown},""#)), "{status}");
     assert!(!format!("{a:?} {:?}", view(&a)).contains("s3cret"));
 
     let stranger = with("bob:wrong").await.unwrap();
