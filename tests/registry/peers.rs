@@ -284,6 +284,25 @@ async fn what_could_not_be_told_in_time_or_found_no_room_is_told_when_the_peer_c
 }
 
 #[tokio::test]
+async fn what_is_more_than_a_peer_takes_at_once_is_told_in_parts() {
+    let mut policy = soon();
+    policy.limits.batch_bytes = 100_000;
+    let b = builder(LOCAL, &[], policy.clone()).start().await.unwrap();
+    let a = builder(LOCAL, &[b.local_addr()], policy).start().await.unwrap();
+    let text = "x".repeat(8000);
+    for number in 0..100 {
+        let mut large = instance("ORDERS", &format!("i{number}"), 1);
+        large.metadata = [("a", text.clone()), ("b", text.clone()), ("c", text.clone())].into_iter().collect();
+        a.store().register(large, By::Client, a.now()).unwrap();
+    }
+    eventually("told", || known(&a) == known(&b)).await;
+    eventually("answers are counted", || view(&a)[0].sent == 100).await;
+    assert_eq!(view(&a)[0].failed, 0);
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_stop_tells_peers_what_they_were_not_told_yet() {
     let b = start(LOCAL, &[]).await;
     let a = builder(LOCAL, &[b.local_addr()], with(|peers| peers.batch_wait = 20_000 * MILLI)).start().await.unwrap();
