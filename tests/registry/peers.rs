@@ -284,6 +284,25 @@ async fn what_could_not_be_told_in_time_or_found_no_room_is_told_when_the_peer_c
 }
 
 #[tokio::test]
+async fn what_is_more_than_a_peer_takes_at_once_is_told_in_parts() {
+    let mut policy = soon();
+    policy.limits.batch_bytes = 100_000;
+    let b = builder(LOCAL, &[], policy.clone()).start().await.unwrap();
+    let a = builder(LOCAL, &[b.local_addr()], policy).start().await.unwrap();
+    let text = "x".repeat(8000);
+    for number in 0..100 {
+        let mut large = instance("ORDERS", &format!("i{number}"), 1);
+        large.metadata = [("a", text.clone()), ("b", text.clone()), ("c", text.clone())].into_iter().collect();
+        a.store().register(large, By::Client, a.now()).unwrap();
+    }
+    eventually("told", || known(&a) == known(&b)).await;
+    eventually("answers are counted", || view(&a)[0].sent == 100).await;
+    assert_eq!(view(&a)[0].failed, 0);
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_stop_tells_peers_what_they_were_not_told_yet() {
     let b = start(LOCAL, &[]).await;
     let a = builder(LOCAL, &[b.local_addr()], with(|peers| peers.batch_wait = 20_000 * MILLI)).start().await.unwrap();
@@ -525,7 +544,11 @@ async fn a_peers_credentials_go_to_it_alone_and_are_shown_nowhere() {
     let a = with("bob:s3cret").await.unwrap();
     register(&a, "ORDERS", "i1", 1);
     eventually("told", || known(&b).len() == 1).await;
-    assert_eq!(view(&a)[0].url, format!("http://***@{}/eureka/", b.local_addr()));
+    let shown = format!("http://***@{}/eureka/", b.local_addr());
+    assert_eq!(view(&a)[0].url, shown);
+    eventually("reachable", || view(&a)[0].reachable_for.is_some()).await;
+    let status = Client::connect(a.local_addr()).await.get("/eureka/status").await.body;
+    assert!(status.contains(&format!(r#""available-replicas":"{shown},""#)), "{status}");
     assert!(!format!("{a:?} {:?}", view(&a)).contains("s3cret"));
 
     let stranger = with("bob:wrong").await.unwrap();
