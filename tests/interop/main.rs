@@ -9,28 +9,46 @@ mod support;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-/// A suite, the programs it needs, and what it does.
-type Suite = (&'static str, &'static [&'static str], fn() -> Result<(), Failed>);
+use support::install;
+
+struct Suite {
+    name: &'static str,
+    programs: &'static [&'static str],
+    /// What it fetches and builds; not counted as its time.
+    prepare: fn() -> Result<(), Failed>,
+    run: fn() -> Result<(), Failed>,
+}
 
 const SUITES: [Suite; 6] = [
-    ("dns_knot", &["knotd", "knsupdate"], dns::run),
-    ("eureka_server_2025_0", &["java", "mvn"], eureka::servers::current),
-    ("eureka_server_2025_1", &["java", "mvn"], eureka::servers::next),
-    ("eureka_server_hoxton", &["java", "mvn"], eureka::servers::old),
-    ("eureka_clients", &["java", "mvn", "node", "npm", "python3"], eureka::clients::run),
-    ("eureka_peers", &["java", "mvn"], eureka::peers::run),
+    Suite { name: "dns_knot", programs: &["knotd", "knsupdate"], prepare: || Ok(()), run: dns::run },
+    Suite { name: "eureka_server_2025_0", programs: JAVA, prepare: java, run: eureka::servers::current },
+    Suite { name: "eureka_server_2025_1", programs: JAVA, prepare: java, run: eureka::servers::next },
+    Suite { name: "eureka_server_hoxton", programs: JAVA, prepare: java, run: eureka::servers::old },
+    Suite {
+        name: "eureka_clients",
+        programs: &["java", "mvn", "node", "npm", "python3"],
+        prepare: || java().and_then(|()| install::node()).and_then(|_| install::python()).map(drop),
+        run: eureka::clients::run,
+    },
+    Suite { name: "eureka_peers", programs: JAVA, prepare: java, run: eureka::peers::run },
 ];
+
+const JAVA: &[&str] = &["java", "mvn"];
+
+fn java() -> Result<(), Failed> {
+    install::java().map(drop)
+}
 
 fn main() {
     let arguments = Arguments::from_args();
     let wanted = std::env::var("HOPVINE_INTEROP").ok();
     let required = wanted.as_deref() == Some("required");
-    let trials = SUITES.map(|(name, programs, run)| {
-        let missing = programs.iter().find(|program| !is_installed(program));
+    let trials = SUITES.map(|suite| {
+        let missing = suite.programs.iter().find(|program| !is_installed(program));
         let ignored = wanted.is_none() || (missing.is_some() && !required);
-        let trial = Trial::test(name, move || match missing {
+        let trial = Trial::test(suite.name, move || match missing {
             Some(program) => Err(format!("{program} is not installed").into()),
-            None => timed(name, run),
+            None => suite.timed(),
         });
         trial.with_ignored_flag(ignored)
     });
@@ -44,10 +62,13 @@ fn is_installed(program: &str) -> bool {
         .any(|folder| folder.join(program).is_file())
 }
 
-#[allow(clippy::disallowed_methods, reason = "tells how long a suite took")]
-fn timed(name: &str, run: fn() -> Result<(), Failed>) -> Result<(), Failed> {
-    let start = std::time::Instant::now();
-    let result = run();
-    println!("{name}: {:.1} s", start.elapsed().as_secs_f64());
-    result
+impl Suite {
+    #[allow(clippy::disallowed_methods, reason = "tells how long a suite took")]
+    fn timed(&self) -> Result<(), Failed> {
+        (self.prepare)()?;
+        let start = std::time::Instant::now();
+        let result = (self.run)();
+        println!("{}: {:.1} s", self.name, start.elapsed().as_secs_f64());
+        result
+    }
 }

@@ -9,21 +9,51 @@ use libtest_mimic::Failed;
 use super::{Caller, RustService, Service, hello, operator, ours, standing, up};
 use crate::support::{Tap, becomes, free_port, install};
 
-/// A client: a name, the Java program and the setting that makes it what it is, and what shows that it is that: its user agent, and what it accepts.
-type Kind = (&'static str, &'static str, &'static [&'static str], &'static str, &'static str);
+/// A client of Spring Cloud: the program and the settings that make it what it is, and its user agent and what it accepts, which show that it is that.
+struct Kind {
+    name: &'static str,
+    program: &'static str,
+    settings: &'static [&'static str],
+    agent: &'static str,
+    accept: &'static str,
+}
 
 const JAVA: [Kind; 5] = [
-    ("rest-template", "client-2025.0", &[], "Apache-HttpClient/5", "application/json, application/*+json"),
-    ("rest-client", "client-2025.1", &[], "Apache-HttpClient/5", "application/json\r\n"),
-    (
-        "web-client",
-        "client-2025.0",
-        &["--eureka.client.webclient.enabled=true"],
-        "ReactorNetty/1",
-        "application/json\r\n",
-    ),
-    ("jersey-3", "client-jersey3", &[], "Jersey/3", "application/json\r\n"),
-    ("jersey-1", "client-hoxton", &[], "Java-EurekaClient/v1", "application/json\r\n"),
+    Kind {
+        name: "rest-template",
+        program: "client-2025.0",
+        settings: &[],
+        agent: "Apache-HttpClient/5",
+        accept: "application/json, application/*+json",
+    },
+    Kind {
+        name: "rest-client",
+        program: "client-2025.1",
+        settings: &[],
+        agent: "Apache-HttpClient/5",
+        accept: "application/json\r\n",
+    },
+    Kind {
+        name: "web-client",
+        program: "client-2025.0",
+        settings: &["--eureka.client.webclient.enabled=true"],
+        agent: "ReactorNetty/1",
+        accept: "application/json\r\n",
+    },
+    Kind {
+        name: "jersey-3",
+        program: "client-jersey3",
+        settings: &[],
+        agent: "Jersey/3",
+        accept: "application/json\r\n",
+    },
+    Kind {
+        name: "jersey-1",
+        program: "client-hoxton",
+        settings: &[],
+        agent: "Java-EurekaClient/v1",
+        accept: "application/json\r\n",
+    },
 ];
 
 /// It adds nobody whom a delta adds again, as every registry does with an instance that registers again: one that was ever taken out stays out for it. With its
@@ -45,7 +75,7 @@ async fn suite(java: &Path, node: &Path, python: &Path) -> Result<(), Failed> {
     let url = &*format!("http://127.0.0.1:{port}/eureka/");
     let first = ours(port).start().await?;
     let mut clients = Vec::new();
-    for (name, program, settings, ..) in JAVA {
+    for Kind { name, program, settings, .. } in JAVA {
         let tap = Tap::open(port).await?;
         let through = format!("http://127.0.0.1:{}/eureka/", tap.port());
         clients.push(Client { service: Service::java(java, program, name, &through, settings)?, tap });
@@ -132,7 +162,7 @@ async fn each_is_what_it_should_be(clients: &[Client]) -> Result<(), Failed> {
     try_join_all(clients.iter().map(async |Client { service, tap }| {
         let (name, id) = (&*service.name, &*service.id);
         let mut texts = vec![format!("GET /eureka/apps/{}", if name == "npm" { " " } else { "delta" })];
-        if let Some((.., agent, accept)) = JAVA.iter().find(|(java, ..)| *java == name) {
+        if let Some(Kind { agent, accept, .. }) = JAVA.iter().find(|kind| kind.name == name) {
             texts.extend([format!("user-agent: {agent}"), format!("accept: {accept}")]);
         }
         texts.push(match name {

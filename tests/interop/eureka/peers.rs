@@ -15,13 +15,17 @@ pub(crate) fn run() -> Result<(), Failed> {
     tokio::runtime::Runtime::new()?.block_on(suite(&programs))
 }
 
-/// The three, and how each is started.
+/// The Java ones: the program, and the name by which it registers with the others.
+const JAVA: [(&str, &str); 2] = [("server-2025.0", "eureka-current"), ("server-hoxton", "eureka-old")];
+
+/// The place of ours.
+const OURS: usize = JAVA.len();
+
 struct Cluster<'a> {
     programs: &'a Path,
     ports: [u16; 3],
     urls: [String; 3],
-    current: Option<JavaServer>,
-    old: Option<JavaServer>,
+    java: [Option<JavaServer>; 2],
     ours: Option<RegistryHandle>,
 }
 
@@ -29,11 +33,7 @@ impl<'a> Cluster<'a> {
     fn new(programs: &'a Path) -> Result<Self, Failed> {
         let ports = [free_port()?, free_port()?, free_port()?];
         let urls = ports.map(|port| format!("http://127.0.0.1:{port}/eureka/"));
-        Ok(Self { programs, ports, urls, current: None, old: None, ours: None })
-    }
-
-    fn all(&self) -> String {
-        self.urls.join(",")
+        Ok(Self { programs, ports, urls, java: [None, None], ours: None })
     }
 
     fn but(&self, place: usize) -> Vec<&str> {
@@ -41,24 +41,21 @@ impl<'a> Cluster<'a> {
         others.map(|(_, url)| &**url).collect()
     }
 
+    /// Logs of Java servers are told from those of former starts by their end.
     async fn start(&mut self, place: usize, log: &str) -> Result<(), Failed> {
-        let (port, others) = (self.ports[place], self.but(place).join(","));
-        match place {
-            0 => {
-                let server = ("eureka-current", log);
-                self.current = Some(JavaServer::with_peers(self.programs, "server-2025.0", server, port, &others)?);
-            }
-            1 => {
-                let server = ("eureka-old", log);
-                self.old = Some(JavaServer::with_peers(self.programs, "server-hoxton", server, port, &others)?);
-            }
-            _ => self.ours = Some(ours(port).peers(self.but(place)).start().await?),
+        let (port, others) = (self.ports[place], self.but(place));
+        if place == OURS {
+            self.ours = Some(ours(port).peers(others).start().await?);
+        } else {
+            let (program, name) = JAVA[place];
+            let names = (name, &*format!("{name}{log}"));
+            self.java[place] = Some(JavaServer::with_peers(self.programs, program, names, port, &others.join(","))?);
         }
         Ok(())
     }
 
     async fn ready(&mut self) -> Result<(), Failed> {
-        for server in [&mut self.current, &mut self.old].into_iter().flatten() {
+        for server in self.java.iter_mut().flatten() {
             server.ready().await?;
         }
         Ok(())
@@ -66,15 +63,15 @@ impl<'a> Cluster<'a> {
 
     /// It tells nobody.
     fn kill(&mut self, place: usize) {
-        match place {
-            0 => drop(self.current.take()),
-            1 => drop(self.old.take()),
-            _ => drop(self.ours.take()),
+        if place == OURS {
+            self.ours = None;
+        } else {
+            self.java[place] = None;
         }
     }
 
     async fn stop(self) -> Result<(), Failed> {
-        for server in [self.current, self.old].into_iter().flatten() {
+        for server in self.java.into_iter().flatten() {
             server.stop().await?;
         }
         if let Some(ours) = self.ours {
@@ -98,10 +95,10 @@ async fn everywhere(what: &str, (service, id): Who<'_>, wanted: &str, urls: &[&s
 
 async fn suite(programs: &Path) -> Result<(), Failed> {
     let mut cluster = Cluster::new(programs)?;
-    for (place, log) in ["peer-current", "peer-old", ""].into_iter().enumerate() {
-        cluster.start(place, log).await?;
+    for place in 0..3 {
+        cluster.start(place, "").await?;
     }
-    let all = cluster.all();
+    let all = cluster.urls.join(",");
     let mut stock = Service::java(programs, "client-2025.0", "stock", &all, &[])?;
     let mut bills = Service::java(programs, "client-2025.1", "bills", &all, &[])?;
     let catalog = RustService::start("catalog", "catalog-everywhere", &all).await?;
@@ -116,14 +113,14 @@ async fn suite(programs: &Path) -> Result<(), Failed> {
     // The servers themselves, which register with each other, and those that know all three.
     let (stock_id, bills_id) = (stock.id.clone(), bills.id.clone());
     let clients = [("stock", &*stock_id), ("bills", &*bills_id), ("catalog", "catalog-everywhere")];
-    for who in clients.into_iter().chain([("eureka-current", "eureka-current"), ("eureka-old", "eureka-old")]) {
+    for who in clients.into_iter().chain(JAVA.map(|(_, name)| (name, name))) {
         everywhere("at the start", who, "UP", &urls).await?;
     }
 
     // One that is out when its registry's peers die and come back, by an operator's word.
     let out = RustService::start("catalog", "catalog-out", &all).await?;
     everywhere("one more", ("catalog", "catalog-out"), "UP", &urls).await?;
-    operator(urls[2], "catalog", "catalog-out", Some("OUT_OF_SERVICE")).await?;
+    operator(urls[OURS], "catalog", "catalog-out", Some("OUT_OF_SERVICE")).await?;
     everywhere("taken out", ("catalog", "catalog-out"), OUT, &urls).await?;
 
     for place in 0..3 {
@@ -135,7 +132,7 @@ async fn suite(programs: &Path) -> Result<(), Failed> {
         nobody_is_lost(&clients, &rest).await?;
         calls_go_on(&stock, &bills, &catalog, &caller).await?;
 
-        cluster.start(place, ["peer-current-again", "peer-old-again", ""][place]).await?;
+        cluster.start(place, "-again").await?;
         cluster.ready().await?;
         for who in clients.into_iter().chain([("late", "late")]) {
             everywhere("after its return", who, "UP", &urls).await?;
