@@ -30,6 +30,8 @@ impl JavaServer {
         command.args([
             // Lists are as fresh as they are asked for; leases end.
             "--eureka.server.use-read-only-response-cache=false",
+            // One that is made while something changes stays as it was before, until the next change or that long.
+            "--eureka.server.response-cache-auto-expiration-in-seconds=2",
             "--eureka.server.enable-self-preservation=false",
             "--eureka.server.eviction-interval-timer-in-ms=500",
         ]);
