@@ -10,9 +10,10 @@ use std::{
 };
 
 use hopvine::{
+    connect::http::Tls,
     eureka::{DataCenterInfo, Instance, InstanceStatus, LeaseInfo},
     monitor::PeerView,
-    registry::{By, PeerPolicy, Registry, RegistryBuilder, RegistryHandle, RegistryPolicy, StartError},
+    registry::{By, PeerPolicy, Registry, RegistryBuilder, RegistryHandle, RegistryPolicy, ServerTls, StartError},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -557,6 +558,43 @@ async fn a_peers_credentials_go_to_it_alone_and_are_shown_nowhere() {
     let refused = view(&stranger).remove(0);
     assert!(refused.error.as_ref().unwrap().contains("401"), "{refused:?}");
     for registry in [a, b, stranger] {
+        registry.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn peers_may_talk_over_tls_and_show_their_certificates() {
+    let key = || rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = rcgen::CertifiedIssuer::self_signed(parameters, key()).unwrap();
+    let issue = |name: &str| {
+        let key = key();
+        let certificate =
+            rcgen::CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    };
+    let (certificate, key) = issue("localhost");
+    let tls = ServerTls::new(certificate.as_bytes(), key.as_bytes()).unwrap();
+    let tls = tls.client_roots(authority.pem().as_bytes()).unwrap();
+    let b = builder(LOCAL, &[], soon()).tls(tls).start().await.unwrap();
+    register(&b, "STOCK", "i1", 1);
+
+    let peer = format!("https://localhost:{}/eureka/", b.local_addr().port());
+    let (certificate, key) = issue("registry");
+    let roots = Tls::pem_roots(authority.pem().as_bytes()).unwrap();
+    let own = roots.clone().client_certificate(certificate.as_bytes(), key.as_bytes()).unwrap();
+    let start = |tls| Registry::builder().policy(soon()).bind(LOCAL).peers([&peer]).peer_tls(tls).start();
+    let a = start(own).await.unwrap();
+    assert_eq!(known(&a), ["STOCK/i1 UP UNKNOWN -"]);
+    register(&a, "ORDERS", "i1", 1);
+    eventually("told", || known(&b).len() == 2).await;
+
+    let nobody = start(roots).await.unwrap();
+    assert_eq!(known(&nobody), [""; 0]);
+    register(&nobody, "ORDERS", "i2", 1);
+    eventually("refused", || view(&nobody)[0].failing_for.is_some()).await;
+    for registry in [a, b, nobody] {
         registry.shutdown().await;
     }
 }
