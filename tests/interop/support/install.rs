@@ -16,7 +16,15 @@ pub(crate) fn java() -> Result<PathBuf, Failed> {
     once("java", |sources, _| {
         // Most of it is waiting for downloads, so that there are more threads than cores.
         let mut maven = Command::new("mvn");
-        maven.args(["--quiet", "--batch-mode", "--no-transfer-progress", "-T7", "package", "--file"]);
+        maven.args([
+            "--quiet",
+            "--batch-mode",
+            "--no-transfer-progress",
+            "-T7",
+            "-Dmaven.artifact.threads=16",
+            "package",
+            "--file",
+        ]);
         vec![with(maven, [sources.join("pom.xml")])]
     })
 }
