@@ -20,18 +20,20 @@ mod batch;
 mod change;
 mod credentials;
 mod negotiate;
+mod opening;
 mod path;
 mod read;
 mod respond;
 mod status;
 
 pub(super) use credentials::{Credential, Credentials};
+pub(super) use opening::Opening;
 pub(super) use respond::Body;
 
 use credentials::Asking;
 use path::Route;
 
-use super::{By, Clock, Store, render::Documents, server::Connection, watch::Watches};
+use super::{By, Clock, Store, peers::Peers, render::Documents, server::Connection, watch::Watches};
 
 const REPLICATION: HeaderName = HeaderName::from_static("x-netflix-discovery-replication");
 
@@ -43,6 +45,8 @@ pub(super) struct Desk {
     pub(super) watches: Arc<Watches>,
     pub(super) clock: Clock,
     pub(super) credentials: Credentials,
+    pub(super) peers: Arc<Peers>,
+    pub(super) opening: Opening,
 }
 
 /// An answer: now, or when the body has come or the document is rendered.
@@ -187,7 +191,12 @@ impl Desk {
             Route::Batch => self.batch(asked, body),
             Route::ScalingGroup => respond::empty(StatusCode::BAD_REQUEST),
             Route::Status => self.status(asked),
+            Route::Watch if !self.opening.is_open(self.clock) => {
+                respond::busy("the registry has not learned yet what there is")
+            }
             Route::Watch => self.watch(asked),
+            // As a Java server says it, so that clients ask another one.
+            _ if !self.opening.is_open(self.clock) => respond::empty(StatusCode::FORBIDDEN),
             _ => return self.ready(asked),
         })
     }

@@ -4,12 +4,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     monitor::{Kind, Observation, Observe, RegistryView},
-    registry::http::Desk,
+    registry::{http::Desk, snapshot::Keeper},
 };
 
 /// A registry as a monitor sees it.
 pub(super) struct Seen {
     pub(super) desk: Arc<Desk>,
+    pub(super) keeper: Option<Arc<Keeper>>,
     pub(super) address: SocketAddr,
     pub(super) connections: TaskTracker,
 }
@@ -34,6 +35,8 @@ impl Observe for Seen {
             renewals_threshold: counted.renewals_threshold,
             eviction_allowed: counted.eviction_allowed,
             counts: counters.named().into(),
+            peers: self.desk.peers.views(),
+            snapshot: self.keeper.as_ref().map(|keeper| keeper.view()),
         })]
     }
 }
