@@ -144,7 +144,8 @@ impl Plain {
                 let new_dirty = new.last_dirty_timestamp.unwrap();
                 let kept = self.0.get(&id).copied();
                 let overridden = kept.map(|kept| kept.2).filter(|kept| *kept != InstanceStatus::Unknown);
-                let (dirty, status) = kept.filter(|kept| kept.0 > new_dirty).map_or((new_dirty, new.status), |kept| (kept.0, kept.1));
+                let (dirty, status) =
+                    kept.filter(|kept| kept.0 > new_dirty).map_or((new_dirty, new.status), |kept| (kept.0, kept.1));
                 let overridden = overridden.unwrap_or(new.overridden_status);
                 let status = if overridden == InstanceStatus::Unknown { status } else { overridden };
                 self.0.insert(id, (dirty, status, overridden));
