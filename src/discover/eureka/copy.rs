@@ -64,18 +64,19 @@ impl Copy {
     /// Everything anew. With `hold`, what is missing stays seen where of some application less than half is listed: its server has just been started.
     pub(super) fn replace(&mut self, applications: Applications, hold: bool, settings: EndpointSettings) {
         let before = std::mem::replace(&mut self.applications, applications);
-        let held = std::mem::take(&mut self.held);
+        let kept = std::mem::take(&mut self.held);
         if hold {
-            self.hold(before, held);
+            self.hold(before, kept);
         }
         let names: HashSet<_> = self.names().cloned().collect();
         self.seen.retain(|name, _| names.contains(name));
-        names.iter().for_each(|name| self.see(name, settings));
+        for name in &names {
+            self.see(name, settings);
+        }
     }
 
-    fn hold(&mut self, before: Applications, held: HashMap<Arc<str>, Vec<Arc<Instance>>>) {
-        let mut is_sudden = !held.is_empty();
-        let mut known = held;
+    fn hold(&mut self, before: Applications, mut known: HashMap<Arc<str>, Vec<Arc<Instance>>>) {
+        let mut is_sudden = !known.is_empty();
         for application in before.applications {
             known.entry(application.name).or_default().extend(application.instances);
         }
