@@ -9,7 +9,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    PeerPolicy,
     queue::{Item, Key, Queue},
     reaction::{Backoff, Outcome, Reaction, Verdict, outcome, verdict},
 };
@@ -63,7 +62,7 @@ impl Peer {
     }
 
     /// Puts an operation in line. Called with the store's lock held, so that nothing here may take that lock while it holds this one.
-    pub(super) fn push(&self, operation: Replication, now: Moment, policy: &PeerPolicy) {
+    pub(super) fn push(&self, operation: Replication, now: Moment, policy: &RegistryPolicy) {
         if self.state().queue.push(operation, now, policy) {
             self.wake.notify_one();
         }
@@ -96,7 +95,7 @@ impl Peer {
         let mut backoff = Backoff::default();
         loop {
             let policy = store.policy().get();
-            let due = self.state().queue.due(&policy.peers);
+            let due = self.state().queue.due(&policy);
             let due = due.map(|due| clock.instant(due.max(backoff.until().unwrap_or_default())));
             tokio::select! {
                 biased;
@@ -115,7 +114,7 @@ impl Peer {
 
     /// Sends one batch. Whether the peer took it.
     async fn send(&self, store: &Store, clock: Clock, policy: &RegistryPolicy, backoff: &mut Backoff) -> bool {
-        let (mut items, debts) = self.state().queue.take(clock.now(), &policy.peers);
+        let (mut items, debts) = self.state().queue.take(clock.now(), policy);
         for (key, debt) in debts {
             let instance = store.instance(&key.0, &key.1, clock.now());
             items.extend(debt.items(key, instance));
@@ -123,14 +122,23 @@ impl Peer {
         if items.is_empty() {
             return true;
         }
-        let verdict = self.exchange(&items, policy).await;
+        let body = loop {
+            let body = batch(&items);
+            if body.len() <= policy.limits.batch_bytes || items.len() == 1 {
+                break body;
+            }
+            // More than a peer with our limits takes.
+            let rest = items.split_off(items.len() / 2);
+            self.state().queue.put_back(rest, clock.now(), policy);
+        };
+        let verdict = self.exchange(body, items.len(), policy).await;
         let now = clock.now();
         let (first, error) = match verdict {
             Verdict::Answered(answers) => {
                 backoff.succeeded();
                 self.reachable(now);
                 let done = outcome(items, answers);
-                self.done(done, store, now, &policy.peers);
+                self.done(done, store, now, policy);
                 return true;
             }
             Verdict::Refused(error) => {
@@ -144,14 +152,11 @@ impl Peer {
         };
         backoff.failed(now, first, policy.peers.max_retry_wait, fastrand::f64());
         self.failing(now, error);
-        self.state().queue.put_back(items, now, &policy.peers);
+        self.state().queue.put_back(items, now, policy);
         false
     }
 
-    async fn exchange(&self, items: &[Item], policy: &RegistryPolicy) -> Verdict {
-        let operations: Vec<Replication> = items.iter().map(Item::on_the_wire).collect();
-        let mut body = Vec::new();
-        json::write_replications(&operations, &mut body);
+    async fn exchange(&self, body: Vec<u8>, count: usize, policy: &RegistryPolicy) -> Verdict {
         let mut ask = Ask::new(Method::POST, "peerreplication/batch/");
         ask.headers = self.headers.clone();
         ask.body = Some(Bytes::from(body));
@@ -162,7 +167,7 @@ impl Peer {
             Ok(Err(error)) => return Verdict::Broken(error),
             Err(_) => return Verdict::Busy("no answer in time".to_owned()),
         };
-        let (status, count, limits) = (answer.status, items.len(), policy.limits.document.clone());
+        let (status, limits) = (answer.status, policy.limits.document.clone());
         let is_large = answer.wire_bytes() > LARGE;
         let read = move || match answer.body() {
             Ok(body) => verdict(status, &body, count, &limits),
@@ -176,7 +181,7 @@ impl Peer {
     }
 
     /// Does what a batch's answers ask for.
-    fn done(&self, done: Outcome, store: &Store, now: Moment, policy: &PeerPolicy) {
+    fn done(&self, done: Outcome, store: &Store, now: Moment, policy: &RegistryPolicy) {
         let Outcome { sent, failed, reactions } = done;
         {
             let mut state = self.state();
@@ -231,6 +236,13 @@ impl Peer {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn batch(items: &[Item]) -> Vec<u8> {
+    let operations: Vec<Replication> = items.iter().map(Item::on_the_wire).collect();
+    let mut body = Vec::new();
+    json::write_replications(&operations, &mut body);
+    body
 }
 
 fn operation((app_name, id): &Key, last_dirty_timestamp: Option<u64>, action: Action) -> Replication {

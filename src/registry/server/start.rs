@@ -117,12 +117,12 @@ async fn learn(desk: &Desk, connect: &Connect, keeper: Option<&Arc<Keeper>>) {
     let mut learned = 0;
     if !connect.urls.is_empty() {
         learned = peers::copy(connect, store, clock).await;
+        if learned > 0 {
+            store.expect(store.counted().instances);
+        }
     }
     if let Some(keeper) = keeper.filter(|_| learned == 0) {
         learned = keeper.restore().await;
-    }
-    if learned > 0 {
-        store.expect(store.counted().instances);
     }
     let asked = !connect.urls.is_empty() || keeper.is_some();
     let wait = store.policy().get().peers.empty_wait;
