@@ -35,6 +35,7 @@
 mod clock;
 mod counters;
 mod http;
+mod page;
 mod policy;
 mod render;
 mod server;

@@ -1,4 +1,4 @@
-//! Eureka's operations over HTTP, its path and headers read by hand.
+//! Eureka's operations over HTTP and our own, its path and headers read by hand.
 //!
 //! A heartbeat, and a document that is rendered already, are answered at once: no allocation and no task of ours. What has a body, or must be rendered,
 //! is a boxed future.
@@ -7,6 +7,7 @@ use std::{
     convert::Infallible,
     fmt,
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -15,11 +16,13 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, Method, Request, Response, StatusCode, request::Parts};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio_util::task::TaskTracker;
 
 mod batch;
 mod change;
 mod credentials;
 mod negotiate;
+mod page;
 mod path;
 mod read;
 mod respond;
@@ -43,6 +46,9 @@ pub(super) struct Desk {
     pub(super) watches: Arc<Watches>,
     pub(super) clock: Clock,
     pub(super) credentials: Credentials,
+    pub(super) name: String,
+    pub(super) address: SocketAddr,
+    pub(super) connections: TaskTracker,
 }
 
 /// An answer: now, or when the body has come or the document is rendered.
@@ -188,6 +194,7 @@ impl Desk {
             Route::ScalingGroup => respond::empty(StatusCode::BAD_REQUEST),
             Route::Status => self.status(asked),
             Route::Watch => self.watch(asked),
+            Route::Page => self.page(asked),
             _ => return self.ready(asked),
         })
     }

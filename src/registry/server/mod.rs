@@ -148,15 +148,10 @@ impl RegistryBuilder {
         #[cfg(feature = "tls")]
         let (tls, knows_clients) =
             (self.tls.as_ref().map(ServerTls::acceptor), self.tls.as_ref().is_some_and(ServerTls::knows_clients));
+        #[cfg(feature = "tls")]
+        let is_tls = tls.is_some();
         #[cfg(not(feature = "tls"))]
-        let knows_clients = false;
-        if !address.ip().is_loopback() && !self.credentials.are_set() && !knows_clients {
-            tracing::warn!(
-                target: "hopvine::registry",
-                %address,
-                "the registry listens beyond this machine and asks nobody who he is: whoever reaches it can register and remove instances"
-            );
-        }
+        let (is_tls, knows_clients) = (false, false);
 
         let clock = Clock::start();
         let store = Arc::new(Store::new(policy, clock.now()).map_err(StartError::Policy)?);
@@ -165,9 +160,17 @@ impl RegistryBuilder {
         }
         let documents = Arc::new(Documents::new(Arc::clone(&store), clock));
         let watches = Watches::new(Arc::clone(&store), clock);
-        let desk = Arc::new(Desk { store, documents, watches, clock, credentials: self.credentials });
-
         let (ticks, connections) = (Arc::new(Ticks::default()), TaskTracker::new());
+        let desk = Arc::new(Desk {
+            store,
+            documents,
+            watches,
+            clock,
+            credentials: self.credentials,
+            name: self.name,
+            address,
+            connections: connections.clone(),
+        });
         ticks.set(clock.now());
         let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
         let background = TaskTracker::new();
@@ -195,18 +198,21 @@ impl RegistryBuilder {
             tls,
         };
         background.spawn(until(&ended, Box::pin(listener.run())));
-        let seen = Arc::new(view::Seen { desk: Arc::clone(&desk), address, connections: connections.clone() });
-        self.monitor.register(&self.name, &seen);
-        tracing::info!(target: "hopvine::registry", %address, "registry started");
+        self.monitor.register(&desk.name, &desk);
+        tracing::info!(target: "hopvine::registry", %address, tls = is_tls, "registry started");
+        if !address.ip().is_loopback() && !desk.credentials.are_set() && !knows_clients {
+            tracing::warn!(
+                target: "hopvine::registry",
+                %address,
+                "the registry listens beyond this machine and asks nobody who he is: whoever reaches it can register and remove instances"
+            );
+        }
         Ok(RegistryHandle {
-            address,
             monitor: self.monitor,
             desk,
-            connections,
             background,
             stopping: stopping.drop_guard(),
             ended: ended.drop_guard(),
-            _seen: seen,
         })
     }
 }
@@ -234,20 +240,17 @@ async fn upkeep(desk: Arc<Desk>, ticks: Arc<Ticks>) {
 
 /// A registry that runs. Dropped, it stops at once; [`shutdown`](Self::shutdown) lets it finish what is under way.
 pub struct RegistryHandle {
-    address: SocketAddr,
     monitor: Monitor,
     desk: Arc<Desk>,
-    connections: TaskTracker,
     background: TaskTracker,
     stopping: DropGuard,
     ended: DropGuard,
-    _seen: Arc<view::Seen>,
 }
 
 impl RegistryHandle {
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.desk.address
     }
 
     /// The monitor it is seen in.
@@ -269,10 +272,10 @@ impl RegistryHandle {
     pub async fn shutdown(self) {
         drop(self.stopping);
         self.desk.watches.close();
-        self.connections.close();
-        let drained = tokio::time::timeout(DRAIN, self.connections.wait()).await;
+        self.desk.connections.close();
+        let drained = tokio::time::timeout(DRAIN, self.desk.connections.wait()).await;
         if drained.is_err() {
-            tracing::warn!(target: "hopvine::registry", connections = self.connections.len(), "connections cut off at the stop");
+            tracing::warn!(target: "hopvine::registry", connections = self.desk.connections.len(), "connections cut off at the stop");
         }
         drop(self.ended);
         self.background.close();
@@ -294,7 +297,7 @@ impl fmt::Debug for RegistryBuilder {
 impl fmt::Debug for RegistryHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RegistryHandle")
-            .field("address", &self.address)
+            .field("address", &self.desk.address)
             .field("store", &self.desk.store)
             .finish_non_exhaustive()
     }
