@@ -1,0 +1,146 @@
+use std::io::Write as _;
+
+use hopvine::{
+    Live,
+    registry::{Registry, RegistryBuilder, RegistryHandle, RegistryPolicy, StartError},
+};
+
+use crate::{
+    Failure,
+    arguments::RegistryArguments,
+    config::{Config, ConfigError},
+    log, secret,
+};
+
+/// Runs a registry until it is told to stop.
+pub(crate) fn run(arguments: &RegistryArguments) -> Result<(), Failure> {
+    let config = read(arguments)?;
+    let policy = Live::new(config.policy.clone()).map_err(|error| Failure::Config(error.to_string()))?;
+    let builder = builder(&config, &policy)?;
+    if arguments.check {
+        let settings = toml::to_string(&config).map_err(|error| Failure::Run(error.to_string()))?;
+        return std::io::stdout().write_all(settings.as_bytes()).map_err(|error| Failure::Run(error.to_string()));
+    }
+    log::start(config.log, config.log_level).map_err(Failure::Config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Run(format!("cannot start: {error}")))?;
+    runtime.block_on(serve(builder, &policy, &config, arguments))
+}
+
+fn read(arguments: &RegistryArguments) -> Result<Config, ConfigError> {
+    Config::read(arguments.config.as_deref(), &arguments.settings())
+}
+
+/// The registry that the settings mean. The files they name are read here.
+fn builder(config: &Config, policy: &Live<RegistryPolicy>) -> Result<RegistryBuilder, ConfigError> {
+    let mut builder = Registry::builder().bind(config.bind).name(&*config.name).policy(policy.clone());
+    if let Some(login) = &config.auth {
+        builder = builder.credential(&login.user, &secret::password("auth", login)?);
+    }
+    if let Some(login) = &config.peer_auth {
+        builder = builder.peer_credential(&login.user, &secret::password("peer_auth", login)?);
+    }
+    if let Some(files) = &config.tls {
+        builder = builder.tls(secret::tls(files)?);
+    }
+    Ok(builder)
+}
+
+async fn serve(
+    builder: RegistryBuilder,
+    policy: &Live<RegistryPolicy>,
+    config: &Config,
+    arguments: &RegistryArguments,
+) -> Result<(), Failure> {
+    // Before it listens: whoever sees that it does may end it at once.
+    let mut signals = Signals::new().map_err(|error| Failure::Run(format!("cannot listen for signals: {error}")))?;
+    let registry = builder.start().await.map_err(|error| match error {
+        StartError::Policy(error) => Failure::Config(format!("policy.{error}")),
+        other => Failure::Run(other.to_string()),
+    })?;
+    loop {
+        match signals.next().await {
+            Signal::Reload => reload(policy, config, arguments),
+            Signal::Stop => break,
+        }
+    }
+    tracing::info!("registry stops");
+    stop(registry, &mut signals).await
+}
+
+/// Ends after what is under way, or at once when told so again.
+async fn stop(registry: RegistryHandle, signals: &mut Signals) -> Result<(), Failure> {
+    let again = async { while !matches!(signals.next().await, Signal::Stop) {} };
+    tokio::select! {
+        () = registry.shutdown() => Ok(()),
+        () = again => Err(Failure::Run("told to stop again: connections were cut off".to_owned())),
+    }
+}
+
+/// Puts the policy that the file has now into force; if anything is wrong with it, all stays as it is.
+fn reload(policy: &Live<RegistryPolicy>, config: &Config, arguments: &RegistryArguments) {
+    if arguments.config.is_none() {
+        tracing::warn!("no settings to read again: there is no --config");
+        return;
+    }
+    let read = read(arguments).map_err(|error| error.to_string());
+    match read.and_then(|read| policy.set(read.policy.clone()).map(|()| read).map_err(|error| error.to_string())) {
+        Ok(read) => {
+            tracing::info!("settings read again: the policy holds");
+            let later = read.fixed_that_differ(config);
+            if !later.is_empty() {
+                tracing::warn!(settings = later.join(", "), "these settings hold from the next start on");
+            }
+        }
+        Err(error) => tracing::error!(error, "settings not taken: what held still holds"),
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error.to_string())
+    }
+}
+
+enum Signal {
+    Stop,
+    Reload,
+}
+
+#[cfg(unix)]
+struct Signals([tokio::signal::unix::Signal; 3]);
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?]))
+    }
+
+    async fn next(&mut self) -> Signal {
+        let [terminate, interrupt, hangup] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => Signal::Stop,
+            _ = interrupt.recv() => Signal::Stop,
+            _ = hangup.recv() => Signal::Reload,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    #[allow(clippy::unnecessary_wraps, reason = "as on Unix")]
+    fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> Signal {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        Signal::Stop
+    }
+}
