@@ -104,6 +104,8 @@ pub mod outcome;
 #[cfg_attr(docsrs, doc(cfg(feature = "registry")))]
 pub mod registry;
 pub mod request;
+#[cfg(feature = "eureka")]
+mod snapshot;
 mod stack;
 pub mod stacks;
 mod sync;

@@ -10,7 +10,7 @@ pub struct Replication {
     /// The [id](Instance::id) of the instance.
     pub id: Arc<str>,
     /// When the instance changed itself last, as the sender knows it, in milliseconds since 1970. A Java server takes no
-    /// [`DeleteStatusOverride`](Action::DeleteStatusOverride) without it.
+    /// [`DeleteStatusOverride`](Action::DeleteStatusOverride) without it, and sends no [`Cancel`](Action::Cancel) with it.
     pub last_dirty_timestamp: Option<u64>,
     /// What happened.
     pub action: Action,

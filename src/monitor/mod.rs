@@ -15,8 +15,8 @@ mod views;
 
 pub use counts::{Counts, CountsView, Latency, LatencyView};
 pub use views::{
-    BreakerView, BulkheadView, CommandView, DirectoryView, EndpointView, FallbackView, Observation, RegistryView,
-    RetryView, ServiceView, Snapshot,
+    BreakerView, BulkheadView, CommandView, DirectoryView, EndpointView, FallbackView, Observation, PeerView,
+    RegistryView, RetryView, ServiceView, Snapshot, SnapshotView,
 };
 
 /// A register of what can be watched. Clones share it; an entry leaves when its layer is dropped.

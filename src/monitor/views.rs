@@ -202,4 +202,42 @@ pub struct RegistryView {
     pub eviction_allowed: bool,
     /// What was done and what each limit refused since the start, by name.
     pub counts: Vec<(&'static str, u64)>,
+    /// The other registries that are told of it.
+    pub peers: Vec<PeerView>,
+    /// What is kept of it on disk, if it is.
+    pub snapshot: Option<SnapshotView>,
+}
+
+/// Another registry that is told of what happens here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PeerView {
+    /// Its URL, without its credentials.
+    pub url: String,
+    /// How long it has been answering; nothing if it has not yet, or fails now.
+    pub reachable_for: Option<Duration>,
+    /// How long it has been failing.
+    pub failing_for: Option<Duration>,
+    /// Why it failed last; stays while it fails.
+    pub error: Option<String>,
+    /// What waits to be told, in order.
+    pub queued: usize,
+    /// Instances whose state is to be told, since what happened to them could not be.
+    pub owed: usize,
+    /// What it was told and answered well, since the start.
+    pub sent: u64,
+    /// What it answered otherwise, or refused with a whole batch.
+    pub failed: u64,
+    /// What it was not told: heartbeats that grew too old or found no room, and what could be owed no more.
+    pub dropped: u64,
+}
+
+/// What is kept of a registry on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SnapshotView {
+    /// The file.
+    pub path: String,
+    /// How long ago it was written by this process.
+    pub age: Option<Duration>,
+    /// Why it could not be written last.
+    pub error: Option<String>,
 }

@@ -36,16 +36,20 @@ mod clock;
 mod counters;
 mod http;
 mod page;
+mod peers;
 mod policy;
 mod render;
 mod server;
+mod snapshot;
 pub mod store;
 mod watch;
 
 use clock::Clock;
 pub use counters::{Counters, CountersView};
+pub use peers::PeerPolicy;
 pub use policy::{RegistryLimits, RegistryPolicy};
 #[cfg(feature = "tls")]
 pub use server::ServerTls;
 pub use server::{Registry, RegistryBuilder, RegistryHandle, StartError};
+pub use snapshot::SnapshotPolicy;
 pub use store::{By, Moment, Refused, ReplicationSink, Store};

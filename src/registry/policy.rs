@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::{PeerPolicy, SnapshotPolicy};
 use crate::{Policy, PolicyError, eureka::Limits, live::Ratio};
 
 /// How a registry keeps its leases, and how much it takes. All of it may change while it runs, but for the connection's settings, which hold for new ones.
@@ -43,6 +44,10 @@ pub struct RegistryPolicy {
     /// How long it may take to come back. By default 1 s.
     #[serde(with = "humantime_serde")]
     pub suspicion: Duration,
+    /// How peers are told of what happens here.
+    pub peers: PeerPolicy,
+    /// How it is kept on disk.
+    pub snapshot: SnapshotPolicy,
     /// How much is taken.
     pub limits: RegistryLimits,
 }
@@ -99,6 +104,8 @@ impl Default for RegistryPolicy {
             render_interval: Duration::from_millis(100),
             expel_on_disconnect: false,
             suspicion: Duration::from_secs(1),
+            peers: PeerPolicy::default(),
+            snapshot: SnapshotPolicy::default(),
             limits: RegistryLimits::default(),
         }
     }
@@ -128,6 +135,8 @@ impl Default for RegistryLimits {
 impl Policy for RegistryPolicy {
     fn validate(&self) -> Result<(), PolicyError> {
         self.renewal_threshold.validate("renewal_threshold")?;
+        self.peers.validate()?;
+        self.snapshot.validate()?;
         let limits = &self.limits;
         for (field, duration) in [
             ("expected_renewal_interval", self.expected_renewal_interval),

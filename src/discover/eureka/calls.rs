@@ -20,7 +20,7 @@ const LARGE: usize = 16 * 1024;
 
 /// The servers, and which of them is asked next.
 #[derive(Debug)]
-pub(super) struct Calls {
+pub(crate) struct Calls {
     pub(super) transport: Transport,
     pub(super) cursor: Cursor,
     /// For one try of one request.
@@ -43,14 +43,14 @@ impl fmt::Display for NoServer {
 
 /// The answer to a fetch.
 #[derive(Debug)]
-pub(super) enum Fetched {
+pub(crate) enum Fetched {
     Applications(Applications),
     /// The server has no deltas, or does not give them.
     NoDelta,
 }
 
 impl Calls {
-    pub(super) fn new(servers: &Servers, now: Instant) -> Result<Self, PolicyError> {
+    pub(crate) fn new(servers: &Servers, now: Instant) -> Result<Self, PolicyError> {
         Ok(Self {
             transport: Transport::new(servers)?,
             cursor: Cursor::new(servers.near(), servers.policy.session, now),
@@ -108,7 +108,7 @@ impl Calls {
     }
 
     /// Fetches applications from this server.
-    pub(super) async fn fetch_from(
+    pub(crate) async fn fetch_from(
         &self,
         server: usize,
         resource: &str,

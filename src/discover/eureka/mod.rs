@@ -59,7 +59,6 @@ mod policy;
 mod poller;
 mod registration;
 mod servers;
-mod snapshot;
 mod transport;
 mod url;
 mod watch;
@@ -72,3 +71,10 @@ pub use registration::{
 };
 pub use servers::{IntoServers, Servers, ServersPolicy};
 pub use url::ServerUrl;
+
+// A registry is a client of its peers.
+#[cfg(feature = "registry")]
+pub(crate) use {
+    calls::{Calls, Fetched},
+    transport::{Ask, Transport},
+};

@@ -18,11 +18,13 @@ use super::{
     calls::{Calls, Fetched, NoServer, applications},
     copy::{Copy, View},
     follower::State,
-    snapshot::{self, Loaded},
     transport::Failure,
     watch::{NoWatch, Watch},
 };
-use crate::Live;
+use crate::{
+    Live,
+    snapshot::{self, Loaded, NotLoaded},
+};
 
 /// How long the registry has, before a snapshot is used.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -344,7 +346,14 @@ impl Poller {
     async fn load(&mut self) {
         let Some(path) = self.snapshot.clone() else { return };
         let (policy, max_bytes) = (self.policy.get(), self.calls.transport.max_bytes());
-        let load = move || snapshot::load(&path, policy.snapshot_age, max_bytes, &policy.limits);
+        let load = move || match snapshot::load(&path, policy.snapshot_age, max_bytes, &policy.limits) {
+            Ok(loaded) => Some(loaded),
+            Err(NotLoaded::Missing) => None,
+            Err(why) => {
+                tracing::warn!(target: "hopvine::eureka", path = %path.display(), %why, "the snapshot is not used");
+                None
+            }
+        };
         let loaded = tokio::task::spawn_blocking(load).await.ok().flatten();
         *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = loaded;
     }

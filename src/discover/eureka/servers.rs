@@ -121,6 +121,12 @@ impl Servers {
         self
     }
 
+    /// Servers of no zone, none at all included.
+    #[cfg(feature = "registry")]
+    pub(crate) fn of(urls: Vec<ServerUrl>, policy: ServersPolicy) -> Self {
+        Self { urls: urls.into_iter().map(|url| (None, url)).collect(), policy, ..Self::none() }
+    }
+
     fn none() -> Self {
         Self {
             urls: Vec::new(),
@@ -136,15 +142,11 @@ impl Servers {
         zone: Option<&Arc<str>>,
         urls: impl IntoIterator<Item = U>,
     ) -> Result<Self, InvalidEureka> {
-        let before = self.urls.len();
-        for texts in urls {
-            for url in texts.as_ref().split(',').map(str::trim).filter(|url| !url.is_empty()) {
-                self.urls.push((zone.cloned(), url.parse()?));
-            }
-        }
-        if self.urls.len() == before {
+        let urls = ServerUrl::list(urls)?;
+        if urls.is_empty() {
             return Err(InvalidEureka::new("urls", "there must be at least one server"));
         }
+        self.urls.extend(urls.into_iter().map(|url| (zone.cloned(), url)));
         Ok(self)
     }
 

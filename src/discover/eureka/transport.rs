@@ -5,7 +5,7 @@ use std::{error::Error as _, fmt, io::Read as _, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
     header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, USER_AGENT},
 };
 use http_body_util::{BodyExt as _, Full};
@@ -34,36 +34,38 @@ pub(super) fn segment(text: &str) -> String {
 
 /// What is asked of a server.
 #[derive(Clone, Debug)]
-pub(super) struct Ask {
+pub(crate) struct Ask {
     pub(super) method: Method,
     /// Below the server's URL.
     pub(super) resource: String,
     /// A JSON document.
-    pub(super) body: Option<Bytes>,
+    pub(crate) body: Option<Bytes>,
+    /// Besides the usual ones.
+    pub(crate) headers: HeaderMap,
 }
 
 impl Ask {
-    pub(super) fn new(method: Method, resource: impl Into<String>) -> Self {
-        Self { method, resource: resource.into(), body: None }
+    pub(crate) fn new(method: Method, resource: impl Into<String>) -> Self {
+        Self { method, resource: resource.into(), body: None, headers: HeaderMap::new() }
     }
 }
 
 /// What a server answered; the body as it came over the wire.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
     body: Bytes,
     gzip: bool,
     max_bytes: usize,
 }
 
 impl Answer {
-    pub(super) fn wire_bytes(&self) -> usize {
+    pub(crate) fn wire_bytes(&self) -> usize {
         self.body.len()
     }
 
     /// The body, unpacked.
-    pub(super) fn body(self) -> Result<Bytes, String> {
+    pub(crate) fn body(self) -> Result<Bytes, String> {
         if !self.gzip {
             return Ok(self.body);
         }
@@ -80,7 +82,7 @@ impl Answer {
 
 /// Why a server gave no answer that can be used.
 #[derive(Clone, Debug)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     pub(super) server: ServerUrl,
     pub(super) reason: String,
 }
@@ -93,7 +95,7 @@ impl fmt::Display for Failure {
 
 /// The connections to all servers.
 #[derive(Debug)]
-pub(super) struct Transport {
+pub(crate) struct Transport {
     servers: Vec<Server>,
     request_timeout: Duration,
     max_bytes: usize,
@@ -106,7 +108,7 @@ struct Server {
 }
 
 impl Transport {
-    pub(super) fn new(servers: &Servers) -> Result<Self, PolicyError> {
+    pub(crate) fn new(servers: &Servers) -> Result<Self, PolicyError> {
         let policy = HttpPolicy { connect_timeout: servers.policy.connect_timeout, ..HttpPolicy::default() };
         let client = HttpClient::builder().policy(policy);
         #[cfg(feature = "tls")]
@@ -148,10 +150,11 @@ impl Transport {
         }
     }
 
-    async fn exchange(&self, server: usize, ask: &Ask) -> Result<Answer, String> {
+    /// Asks one server, for as long as it takes.
+    pub(crate) async fn exchange(&self, server: usize, ask: &Ask) -> Result<Answer, String> {
         let mut path = self.servers[server].url.path(&ask.resource);
         for _ in 0..=REDIRECTS {
-            let response = self.send(server, &ask.method, &path, ask.body.clone(), "application/json").await?;
+            let response = self.send(server, ask, &path, "application/json").await?;
             if !response.status().is_redirection() {
                 return self.read(response).await;
             }
@@ -168,20 +171,19 @@ impl Transport {
     /// The stream of a server's changes, as it begins.
     pub(super) async fn open(&self, server: usize, query: &str) -> Result<Response<ClientBody>, String> {
         let path = format!("{}{query}", self.servers[server].url.watch_path());
-        self.send(server, &Method::GET, &path, None, "application/x-ndjson").await
+        self.send(server, &Ask::new(Method::GET, ""), &path, "application/x-ndjson").await
     }
 
     async fn send(
         &self,
         server: usize,
-        method: &Method,
+        ask: &Ask,
         path: &str,
-        body: Option<Bytes>,
         accept: &'static str,
     ) -> Result<Response<ClientBody>, String> {
         let server = &self.servers[server];
         let mut request = Request::builder()
-            .method(method)
+            .method(&ask.method)
             .uri(path)
             .header(ACCEPT, accept)
             .header(USER_AGENT, concat!("hopvine/", env!("CARGO_PKG_VERSION")));
@@ -189,13 +191,17 @@ impl Transport {
         if accept == "application/json" {
             request = request.header(ACCEPT_ENCODING, "gzip");
         }
-        if body.is_some() {
+        for (name, value) in &ask.headers {
+            request = request.header(name, value);
+        }
+        if ask.body.is_some() {
             request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         if let Some(authorization) = server.url.authorization() {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let request = request.body(Full::new(body.unwrap_or_default())).map_err(|error| error.to_string())?;
+        let request =
+            request.body(Full::new(ask.body.clone().unwrap_or_default())).map_err(|error| error.to_string())?;
         server.service.clone().oneshot(request).await.map_err(|error| causes(&error))
     }
 

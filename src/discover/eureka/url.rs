@@ -65,7 +65,18 @@ impl std::str::FromStr for ServerUrl {
 }
 
 impl ServerUrl {
-    pub(super) fn endpoint(&self) -> &Endpoint {
+    /// Several: each text may be some with commas between, as Spring's `service-url.defaultZone` is.
+    pub(crate) fn list<U: AsRef<str>>(texts: impl IntoIterator<Item = U>) -> Result<Vec<Self>, InvalidEureka> {
+        let mut urls = Vec::new();
+        for text in texts {
+            for url in text.as_ref().split(',').map(str::trim).filter(|url| !url.is_empty()) {
+                urls.push(url.parse()?);
+            }
+        }
+        Ok(urls)
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.0.endpoint
     }
 

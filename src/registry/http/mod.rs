@@ -22,6 +22,7 @@ mod batch;
 mod change;
 mod credentials;
 mod negotiate;
+mod opening;
 mod page;
 mod path;
 mod read;
@@ -29,12 +30,13 @@ mod respond;
 mod status;
 
 pub(super) use credentials::{Credential, Credentials};
+pub(super) use opening::Opening;
 pub(super) use respond::Body;
 
 use credentials::Asking;
 use path::Route;
 
-use super::{By, Clock, Store, render::Documents, server::Connection, watch::Watches};
+use super::{By, Clock, Store, peers::Peers, render::Documents, server::Connection, snapshot::Keeper, watch::Watches};
 
 const REPLICATION: HeaderName = HeaderName::from_static("x-netflix-discovery-replication");
 
@@ -49,6 +51,9 @@ pub(super) struct Desk {
     pub(super) name: String,
     pub(super) address: SocketAddr,
     pub(super) connections: TaskTracker,
+    pub(super) peers: Arc<Peers>,
+    pub(super) opening: Opening,
+    pub(super) keeper: Option<Arc<Keeper>>,
 }
 
 /// An answer: now, or when the body has come or the document is rendered.
@@ -193,8 +198,13 @@ impl Desk {
             Route::Batch => self.batch(asked, body),
             Route::ScalingGroup => respond::empty(StatusCode::BAD_REQUEST),
             Route::Status => self.status(asked),
+            Route::Watch if !self.opening.is_open(self.clock) => {
+                respond::busy("the registry has not learned yet what there is")
+            }
             Route::Watch => self.watch(asked),
             Route::Page => self.page(asked),
+            // As a Java server says it, so that clients ask another one.
+            _ if !self.opening.is_open(self.clock) => respond::empty(StatusCode::FORBIDDEN),
             _ => return self.ready(asked),
         })
     }

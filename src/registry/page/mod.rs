@@ -1,7 +1,5 @@
 //! What people see of a registry: one page, made of the store for each request and bounded in size, whatever the registry holds.
 
-use std::time::Duration;
-
 use askama::Template;
 
 mod escape;
@@ -9,7 +7,7 @@ mod link;
 mod rows;
 mod words;
 
-use rows::Group;
+use rows::{Group, Other};
 use words::{Protection, Span};
 
 use super::{http::Desk, store::Part};
@@ -29,7 +27,7 @@ const UNFOLDED: usize = 50;
 
 /// What a browser may do with the page: nothing that does not come from here, and of that only the template's `<style>` and `<script>`, by their hashes. A test
 /// says what those must be.
-pub(super) const SECURITY_POLICY: &str = "default-src 'none'; style-src 'sha256-xumVZmeJtMoH72MJ/jtUTJtpVhGZ+i6ZvVmWRGqcgHo='; script-src 'sha256-l4jZ2fG8VR68/US99vf1BhgmUU/D21XzCRoZYNRKTGk='; connect-src 'self'; img-src data:; \
+pub(super) const SECURITY_POLICY: &str = "default-src 'none'; style-src 'sha256-4gzWzr+aR4MYXYJh+Xzkw0sRcdB5sPI0dGgknZLguSE='; script-src 'sha256-l4jZ2fG8VR68/US99vf1BhgmUU/D21XzCRoZYNRKTGk='; connect-src 'self'; img-src data:; \
     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 #[derive(Template)]
@@ -42,9 +40,13 @@ struct Page<'a> {
     /// The only application that is shown, if one was asked for.
     application: Option<&'a str>,
     after: Option<&'a str>,
+    /// Whether lists are answered.
+    is_open: bool,
     groups: Vec<Group>,
     unfolded: bool,
     more: Option<More>,
+    peers: Vec<Other>,
+    snapshot: Option<String>,
     done: Vec<(String, u64)>,
     refused: Vec<(String, u64)>,
     refusals: u64,
@@ -90,13 +92,16 @@ impl Desk {
         let (done, refused) = (counts(false), counts(true));
         let page = Page {
             version: env!("CARGO_PKG_VERSION"),
-            uptime: Span(Duration::from_secs(uptime.as_secs())),
+            uptime: Span::seconds(uptime),
             protection: Protection::new(&view, &self.store.policy().get(), uptime),
             application,
             after,
             unfolded: application.is_some() || shown <= UNFOLDED,
+            is_open: self.opening.is_open(self.clock),
             groups,
             more,
+            peers: view.peers.iter().map(Other::new).collect(),
+            snapshot: view.snapshot.as_ref().map(rows::snapshot),
             done,
             refusals: refused.iter().map(|(_, count)| count).sum(),
             refused,

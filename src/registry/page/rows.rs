@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     eureka::{Instance, InstanceStatus, Port},
+    monitor::{PeerView, SnapshotView},
     registry::{
         Moment,
         store::{ApplicationSeen, InstanceSeen},
@@ -41,6 +42,45 @@ pub(super) struct Row {
     pub(super) links: Vec<Link>,
 }
 
+/// Another registry.
+pub(super) struct Other {
+    pub(super) url: String,
+    pub(super) state: String,
+    pub(super) fails: bool,
+    pub(super) numbers: [(&'static str, u64); 5],
+}
+
+impl Other {
+    pub(super) fn new(peer: &PeerView) -> Self {
+        let state = match (peer.failing_for, peer.reachable_for) {
+            (Some(failing), _) => {
+                format!("fails for {}: {}", Span::seconds(failing), cut(peer.error.as_deref().unwrap_or("no answer")))
+            }
+            (None, Some(reachable)) => format!("answers for {}", Span::seconds(reachable)),
+            (None, None) => "not asked yet".to_owned(),
+        };
+        let numbers = [
+            ("Queued", peer.queued as u64),
+            ("Owed", peer.owed as u64),
+            ("Sent", peer.sent),
+            ("Failed", peer.failed),
+            ("Dropped", peer.dropped),
+        ];
+        Self { url: cut(&peer.url).into_owned(), state, fails: peer.failing_for.is_some(), numbers }
+    }
+}
+
+/// What is kept on disk, in words.
+pub(super) fn snapshot(view: &SnapshotView) -> String {
+    let written = match view.age {
+        Some(age) => format!("written {} ago", Span::seconds(age)),
+        None => "not written yet".to_owned(),
+    };
+    let error =
+        view.error.as_ref().map_or_else(String::new, |error| format!("; it could not be written last: {error}"));
+    format!("Kept in {}, {written}{error}.", view.path)
+}
+
 impl Group {
     pub(super) fn new(seen: &ApplicationSeen, now: Moment) -> Self {
         let name = cut(&seen.name);
@@ -60,7 +100,7 @@ impl Row {
     fn new(seen: &InstanceSeen, now: Moment) -> Self {
         let instance = &*seen.instance;
         let pages = [("home", &instance.home_page_url), ("status", &instance.status_page_url)];
-        let ago = |then| Span(std::time::Duration::from_secs(now.since(then).as_secs()));
+        let ago = |then| Span::seconds(now.since(then));
         let is_over = now > seen.due;
         Self {
             id: cut(&seen.id).into_owned(),
@@ -77,7 +117,7 @@ impl Row {
             due: if is_over {
                 format!("over for {}", ago(seen.due))
             } else {
-                format!("in {}", Span(std::time::Duration::from_secs(seen.due.since(now).as_secs())))
+                format!("in {}", Span::seconds(seen.due.since(now)))
             },
             is_over,
             links: pages.into_iter().filter_map(|(name, url)| Link::new(name, url.as_deref())).collect(),

@@ -70,6 +70,13 @@ fn small(instances: usize, threshold: u64, each: f64) -> String {
 /// A time in its two largest units.
 pub(super) struct Span(pub(super) Duration);
 
+impl Span {
+    /// Without the milliseconds.
+    pub(super) fn seconds(of: Duration) -> Self {
+        Self(Duration::from_secs(of.as_secs()))
+    }
+}
+
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();

@@ -30,6 +30,8 @@ impl Desk {
             renewals_threshold: counted.renewals_threshold,
             eviction_allowed: counted.eviction_allowed,
             counts: counters.named().into(),
+            peers: self.peers.views(),
+            snapshot: self.keeper.as_ref().map(|keeper| keeper.view()),
         }
     }
 }

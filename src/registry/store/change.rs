@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::{By, Change, Moment, Override, Refused, State, Store, mark};
 use crate::{
-    eureka::{Action, ActionType, InstanceStatus, Replication},
+    eureka::{Action, ActionType, Instance, InstanceStatus, Replication},
     registry::RegistryPolicy,
 };
 
@@ -11,11 +11,11 @@ impl Store {
     pub fn cancel(&self, app: &str, id: &str, by: By, now: Moment) -> bool {
         let policy = self.policy.get();
         let mut state = self.write();
-        let Some(id) = self.remove(&mut state, app, id, now, &policy) else { return false };
+        let Some((id, left)) = self.remove(&mut state, app, id, now, &policy) else { return false };
         self.forward(by, || Replication {
-            app_name: app.into(),
+            app_name: Arc::clone(&left.app),
             id,
-            last_dirty_timestamp: None,
+            last_dirty_timestamp: left.last_dirty_timestamp,
             action: Action::Cancel,
         });
         drop(state);
@@ -119,7 +119,7 @@ impl Store {
         });
     }
 
-    /// Takes an instance out and keeps for deltas that it left.
+    /// Takes an instance out and keeps for deltas that it left. Says how it was, and its id.
     pub(super) fn remove(
         &self,
         state: &mut State,
@@ -127,7 +127,7 @@ impl Store {
         id: &str,
         now: Moment,
         policy: &RegistryPolicy,
-    ) -> Option<Arc<str>> {
+    ) -> Option<(Arc<str>, Arc<Instance>)> {
         let instances = state.applications.get_mut(app)?;
         let (id, slot) = instances.remove_entry(id)?;
         if instances.is_empty() {
@@ -141,9 +141,10 @@ impl Store {
         let mut instance = (*slot.instance).clone();
         mark(&mut instance, ActionType::Deleted, now);
         let (app, instance) = (Arc::clone(&instance.app), Arc::new(instance));
-        let change = Change { at: now, app, id: Arc::clone(&id), instance, lease: slot.lease, left: Some(now) };
+        let (left, id_left) = (Arc::clone(&instance), Arc::clone(&id));
+        let change = Change { at: now, app, id, instance, lease: slot.lease, left: Some(now) };
         state.recent.add(change, policy.limits.changes);
         self.changed();
-        Some(id)
+        Some((id_left, left))
     }
 }

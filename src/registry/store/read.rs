@@ -49,6 +49,20 @@ impl Store {
         Some(self.as_told(slot, &policy))
     }
 
+    /// Calls this with one instance, as [`instance`](Self::instance) gives it, before anything else can happen to it: what it tells a sink is told in its place.
+    pub(in crate::registry) fn with_instance(
+        &self,
+        app: &str,
+        id: &str,
+        now: Moment,
+        call: impl FnOnce(Option<Arc<Instance>>),
+    ) {
+        let policy = self.policy.get();
+        let state = self.read();
+        let slot = state.slot(app, id).filter(|slot| !self.reads_as_gone(slot, now, &policy));
+        call(slot.map(|slot| self.as_told(slot, &policy)));
+    }
+
     /// The instance of this id, in whatever application: the first by name.
     pub fn instance_of_any(&self, id: &str, now: Moment) -> Option<Arc<Instance>> {
         let policy = self.policy.get();

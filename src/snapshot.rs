@@ -1,10 +1,12 @@
-//! The registry on disk, so that a service can start while every server is down.
+//! A registry on disk: what a client keeps for a start while every server is down, and a server for a restart.
 //!
-//! Two lines: what the file is, with the length and checksum of the second, and the registry's JSON document.
+//! Two lines: what the file is, with the length and checksum of the second, and the registry's JSON document. It is written whole or not at all, and only its
+//! owner can read it.
 
 use std::{
+    fmt,
     fs::{self, File, OpenOptions},
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -12,7 +14,6 @@ use std::{
 use flate2::Crc;
 use serde::{Deserialize, Serialize};
 
-use super::calls::applications;
 use crate::eureka::{Applications, Form, Limits, json};
 
 /// What is raised when the file's form changes: others are not read.
@@ -29,33 +30,37 @@ struct Head {
 
 /// A snapshot that may be used.
 #[derive(Debug)]
-pub(super) struct Loaded {
-    pub(super) applications: Applications,
-    pub(super) age: Duration,
+pub(crate) struct Loaded {
+    pub(crate) applications: Applications,
+    pub(crate) age: Duration,
 }
 
-/// Reads it, if there is one that is young enough. A bad one is set aside, so that somebody can look at it, and told.
-pub(super) fn load(path: &Path, max_age: Duration, max_bytes: usize, limits: &Limits) -> Option<Loaded> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            tracing::warn!(target: "hopvine::eureka", path = %path.display(), %error, "the snapshot cannot be read");
-            return None;
-        }
-    };
+/// Why there is none.
+#[derive(Debug)]
+pub(crate) enum NotLoaded {
+    /// There is no file.
+    Missing,
+    Unreadable(io::Error),
+    Old(Duration),
+    /// It is not what was written, and has another name now, so that somebody can look at it.
+    Bad {
+        reason: String,
+        aside: Result<PathBuf, io::Error>,
+    },
+}
+
+/// Reads it, if there is one that is young enough.
+pub(crate) fn load(path: &Path, max_age: Duration, max_bytes: usize, limits: &Limits) -> Result<Loaded, NotLoaded> {
+    let file = File::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => NotLoaded::Missing,
+        _ => NotLoaded::Unreadable(error),
+    })?;
     match read(file, max_bytes, limits) {
-        Ok(loaded) if loaded.age > max_age => {
-            tracing::warn!(target: "hopvine::eureka", path = %path.display(), age = ?loaded.age, "the snapshot is too old");
-            None
-        }
-        Ok(loaded) => Some(loaded),
+        Ok(loaded) if loaded.age > max_age => Err(NotLoaded::Old(loaded.age)),
+        Ok(loaded) => Ok(loaded),
         Err(reason) => {
             let aside = beside(path, "bad");
-            let moved = fs::rename(path, &aside);
-            tracing::warn!(target: "hopvine::eureka", path = %path.display(), reason, aside = %aside.display(), moved = moved.is_ok(),
-                "the snapshot is bad, and set aside");
-            None
+            Err(NotLoaded::Bad { reason, aside: fs::rename(path, &aside).map(|()| aside) })
         }
     }
 }
@@ -80,23 +85,23 @@ fn read(file: File, max_bytes: usize, limits: &Limits) -> Result<Loaded, String>
     let now = milliseconds();
     // A clock that was set back makes it new: what it says is no older than that.
     let age = Duration::from_millis(now.saturating_sub(head.saved_at));
-    Ok(Loaded { applications: applications(document, limits)?, age })
+    let applications = json::read_applications(document, limits).map_err(|error| error.to_string())?;
+    Ok(Loaded { applications, age })
 }
 
 /// Writes it: whole, or not at all.
-pub(super) fn save(path: &Path, applications: &Applications) -> std::io::Result<()> {
+pub(crate) fn save(path: &Path, applications: &Applications) -> io::Result<()> {
     let mut document = Vec::new();
     json::write_applications(applications, Form::Full, &mut document);
     let head =
         Head { eureka_snapshot: VERSION, saved_at: milliseconds(), bytes: document.len(), crc32: checksum(&document) };
     let draft = beside(path, "new");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     // One left over by somebody else could have another mode, or be a link to elsewhere.
     let _ = fs::remove_file(&draft);
-    options.create_new(true);
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&draft)?;
     serde_json::to_writer(&mut file, &head)?;
     file.write_all(b"\n")?;
@@ -106,11 +111,13 @@ pub(super) fn save(path: &Path, applications: &Applications) -> std::io::Result<
     fs::rename(&draft, path)?;
     // The rename itself is on disk when its folder is.
     #[cfg(unix)]
-    if let Some(folder) = path.parent() {
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        File::open(folder)?.sync_all()?;
-    }
+    File::open(folder(path))?.sync_all()?;
     Ok(())
+}
+
+/// The folder a file is in.
+pub(crate) fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {
@@ -128,4 +135,20 @@ fn checksum(document: &[u8]) -> u32 {
 
 fn milliseconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+impl fmt::Display for NotLoaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("there is none"),
+            Self::Unreadable(error) => write!(f, "it cannot be read: {error}"),
+            Self::Old(age) => write!(f, "it is too old: {age:?}"),
+            Self::Bad { reason, aside: Ok(aside) } => {
+                write!(f, "it is bad, and set aside as {}: {reason}", aside.display())
+            }
+            Self::Bad { reason, aside: Err(error) } => {
+                write!(f, "it is bad, and cannot be set aside ({error}): {reason}")
+            }
+        }
+    }
 }

@@ -1,0 +1,146 @@
+//! Other registries, of ours or Java ones: they are told what clients do here, and tell us at the start what they know.
+//!
+//! | | |
+//! |---|---|
+//! | `queue` | what waits to be told to one peer: pure |
+//! | `reaction` | what follows from its answer: pure |
+//! | `peer` | sends it, one batch at a time |
+//! | `copy` | fetches everything at the start |
+//! | `own` | finds out which URL is our own |
+//!
+//! # What heals what
+//!
+//! Peers are told of events, and events can be lost: by a long outage, a full queue, a refused batch.
+//!
+//! - A lost heartbeat is followed by another.
+//! - A lost registration shows at the next heartbeat: the peer answers 404, and is sent the registration. So an empty peer is full again within one interval of
+//!   heartbeats.
+//! - A departure, an override or its end, and a change of metadata show nowhere in heartbeats. With a Java sender they are lost for good; here they are debts of
+//!   the queue, and told as soon as the peer answers, as things stand by then.
+//! - What a peer refuses with a whole batch is gone, as with Java senders: it would refuse it again.
+
+mod copy;
+mod own;
+mod peer;
+mod policy;
+#[cfg(test)]
+mod properties;
+mod queue;
+mod reaction;
+
+pub(super) use copy::{copy, keep};
+pub(super) use own::others;
+pub use policy::PeerPolicy;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use peer::Peer;
+
+use super::{Clock, ReplicationSink, Store};
+use crate::{
+    PolicyError,
+    discover::eureka::{ServerUrl, Servers, ServersPolicy, Transport},
+    eureka::Replication,
+    monitor::PeerView,
+};
+
+/// Where the peers are, and how a connection to them is made.
+#[derive(Debug)]
+pub(super) struct Connect {
+    pub(super) urls: Vec<ServerUrl>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: crate::connect::http::Tls,
+}
+
+impl Connect {
+    fn servers(&self, urls: Vec<ServerUrl>, policy: ServersPolicy) -> Servers {
+        let servers = Servers::of(urls, policy);
+        #[cfg(feature = "tls")]
+        let servers = servers.tls(self.tls.clone());
+        servers
+    }
+
+    /// All of them, to copy from.
+    fn for_copies(&self, policy: &PeerPolicy) -> Servers {
+        let policy = ServersPolicy {
+            connect_timeout: policy.connect_timeout,
+            request_timeout: policy.sync_timeout,
+            max_bytes: policy.sync_bytes,
+            ..ServersPolicy::default()
+        };
+        self.servers(self.urls.clone(), policy)
+    }
+}
+
+/// All peers.
+#[derive(Debug)]
+pub(super) struct Peers {
+    peers: Vec<Arc<Peer>>,
+    policy: crate::Live<super::RegistryPolicy>,
+    clock: Clock,
+}
+
+impl Peers {
+    pub(super) fn new(
+        connect: &Connect,
+        own: SocketAddr,
+        policy: &crate::Live<super::RegistryPolicy>,
+        clock: Clock,
+    ) -> Result<Self, PolicyError> {
+        let now = policy.get();
+        let peer = |url: &ServerUrl| {
+            let transport = ServersPolicy {
+                connect_timeout: now.peers.connect_timeout,
+                request_timeout: now.peers.request_timeout,
+                max_bytes: now.limits.batch_bytes,
+                ..ServersPolicy::default()
+            };
+            let transport = Transport::new(&connect.servers(vec![url.clone()], transport))?;
+            Ok(Arc::new(Peer::new(url.clone(), transport, &own.ip().to_string())))
+        };
+        let peers = connect.urls.iter().map(peer).collect::<Result<_, PolicyError>>()?;
+        Ok(Self { peers, policy: policy.clone(), clock })
+    }
+
+    /// Sends to each on its own, until told to close.
+    pub(super) fn start(
+        &self,
+        tasks: &TaskTracker,
+        store: &Arc<Store>,
+        closing: &CancellationToken,
+        ended: &CancellationToken,
+    ) {
+        for peer in &self.peers {
+            let task = Arc::clone(peer).run(Arc::clone(store), self.clock, closing.clone());
+            tasks.spawn(ended.clone().run_until_cancelled_owned(task));
+        }
+    }
+
+    pub(super) fn views(&self) -> Vec<PeerView> {
+        self.peers.iter().map(|peer| peer.view(self.clock.now())).collect()
+    }
+}
+
+impl ReplicationSink for Peers {
+    fn replicate(&self, operation: Replication) {
+        let (policy, now) = (self.policy.get(), self.clock.now());
+        let Some((last, others)) = self.peers.split_last() else { return };
+        for peer in others {
+            peer.push(operation.clone(), now, &policy.peers);
+        }
+        last.push(operation, now, &policy.peers);
+    }
+}
+
+/// Several that are told.
+pub(super) struct Sinks(pub(super) Vec<Arc<dyn ReplicationSink>>);
+
+impl ReplicationSink for Sinks {
+    fn replicate(&self, operation: Replication) {
+        for sink in &self.0 {
+            sink.replicate(operation.clone());
+        }
+    }
+}
