@@ -60,6 +60,16 @@ pub(crate) struct RegistryArguments {
     #[arg(long, value_name = "FILE", help_heading = "Who may ask")]
     peer_password_file: Option<String>,
 
+    /// The service URL of another registry, as http://host:8761/eureka/, without a password; may be given several times
+    #[arg(long, value_name = "URL", help_heading = "Peers")]
+    peer: Vec<String>,
+    /// The URL that peers reach this registry by, if that is not where it listens
+    #[arg(long, value_name = "URL", help_heading = "Peers")]
+    my_url: Option<String>,
+    /// Keep what is known in this file, for a restart
+    #[arg(long, value_name = "FILE", help_heading = "Peers")]
+    snapshot: Option<String>,
+
     /// Whether instances stay listed while too few heartbeats come [default: true]
     #[arg(long, value_name = "BOOL", help_heading = "Policy")]
     self_preservation: Option<bool>,
@@ -97,6 +107,8 @@ impl RegistryArguments {
             ("auth.password_file", "--password-file", &self.password_file),
             ("peer_auth.user", "--peer-user", &self.peer_user),
             ("peer_auth.password_file", "--peer-password-file", &self.peer_password_file),
+            ("my_url", "--my-url", &self.my_url),
+            ("snapshot", "--snapshot", &self.snapshot),
             ("tls.certificate", "--tls-certificate", &self.tls_certificate),
             ("tls.key", "--tls-key", &self.tls_key),
             ("tls.client_ca", "--tls-client-ca", &self.tls_client_ca),
@@ -107,7 +119,10 @@ impl RegistryArguments {
         let preservation = self
             .self_preservation
             .map(|is_on| Setting::new("policy.self_preservation", "--self-preservation", Value::Boolean(is_on)));
-        let named = texts.into_iter().filter_map(text).chain(preservation);
+        let peers = (!self.peer.is_empty()).then(|| {
+            Setting::new("peers", "--peer", Value::Array(self.peer.iter().cloned().map(Value::String).collect()))
+        });
+        let named = texts.into_iter().filter_map(text).chain(preservation).chain(peers);
         self.set.iter().cloned().chain(named).collect()
     }
 }

@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hopvine::{Policy as _, registry::RegistryPolicy};
+use hopvine::{Policy as _, discover::eureka::ServerUrl, registry::RegistryPolicy};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use toml::{Table, Value};
 
@@ -18,6 +18,12 @@ pub(crate) struct Config {
     pub(crate) bind: SocketAddr,
     pub(crate) name: String,
     pub(crate) log: LogFormat,
+    /// Service URLs of the other registries, without passwords.
+    pub(crate) peers: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) my_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) snapshot: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) log_level: Option<LogLevel>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -26,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) peer_auth: Option<Login>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tls: Option<Tls>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) peer_tls: Option<PeerTls>,
     pub(crate) policy: RegistryPolicy,
 }
 
@@ -45,6 +53,18 @@ pub(crate) struct Tls {
     pub(crate) key: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) client_ca: Option<PathBuf>,
+}
+
+/// Files in PEM, for what is asked of peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PeerTls {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,10 +99,14 @@ impl Default for Config {
             bind: SocketAddr::from(([127, 0, 0, 1], 8761)),
             name: "registry".to_owned(),
             log: LogFormat::default(),
+            peers: Vec::new(),
+            my_url: None,
+            snapshot: None,
             log_level: None,
             auth: None,
             peer_auth: None,
             tls: None,
+            peer_tls: None,
             policy: RegistryPolicy::default(),
         }
     }
@@ -139,11 +163,24 @@ impl Config {
                 return Err((field.to_owned(), reason));
             }
         }
+        for (place, url) in self.peers.iter().enumerate() {
+            url_without_password(url).map_err(|reason| ("peers".to_owned(), format!("peers[{place}]: {reason}")))?;
+        }
+        if let Some(url) = &self.my_url {
+            url_without_password(url).map_err(|reason| ("my_url".to_owned(), format!("my_url: {reason}")))?;
+        }
+        if let Some(tls) = &self.peer_tls
+            && tls.certificate.is_some() != tls.key.is_some()
+        {
+            let reason = "peer_tls: certificate and key are only of use together";
+            return Err(("peer_tls".to_owned(), reason.to_owned()));
+        }
         Ok(())
     }
 
     /// The settings that differ and hold only from the next start on.
     pub(crate) fn fixed_that_differ(&self, other: &Self) -> Vec<&'static str> {
+        let (here, there) = (&self.policy, &other.policy);
         let differ = [
             ("bind", self.bind != other.bind),
             ("name", self.name != other.name),
@@ -152,7 +189,12 @@ impl Config {
             ("auth", self.auth != other.auth),
             ("peer_auth", self.peer_auth != other.peer_auth),
             ("tls", self.tls != other.tls),
-            ("policy.limits.connections", self.policy.limits.connections != other.policy.limits.connections),
+            ("peers", self.peers != other.peers),
+            ("my_url", self.my_url != other.my_url),
+            ("peer_tls", self.peer_tls != other.peer_tls),
+            ("snapshot", self.snapshot != other.snapshot),
+            ("policy.peers.connect_timeout", here.peers.connect_timeout != there.peers.connect_timeout),
+            ("policy.limits.connections", here.limits.connections != there.limits.connections),
         ];
         differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
@@ -179,6 +221,14 @@ fn place(field: &str, file: &str, settings: &[Setting]) -> String {
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     });
     given.map_or_else(|| file.to_owned(), |setting| setting.flag.clone())
+}
+
+/// A password in a URL would be printed with the settings; what is wrong is said without the URL.
+fn url_without_password(url: &str) -> Result<(), String> {
+    if url.contains('@') {
+        return Err("must not hold a password: peers are asked as whom peer_auth names, or else auth".to_owned());
+    }
+    url.parse::<ServerUrl>().map(drop).map_err(|error| format!("{url:?}: {error}"))
 }
 
 /// Line and column, from 1.

@@ -6,9 +6,9 @@ use clap::Parser as _;
 
 mod arguments;
 mod config;
+mod files;
 mod log;
 mod registry;
-mod secret;
 
 use arguments::{Arguments, Command};
 

@@ -8,8 +8,8 @@ use hopvine::{
 use crate::{
     Failure,
     arguments::RegistryArguments,
-    config::{Config, ConfigError},
-    log, secret,
+    config::{Config, ConfigError, Login},
+    files, log,
 };
 
 /// Runs a registry until it is told to stop.
@@ -34,14 +34,32 @@ fn read(arguments: &RegistryArguments) -> Result<Config, ConfigError> {
 /// The registry that the settings mean. The files they name are read here.
 fn builder(config: &Config, policy: &Live<RegistryPolicy>) -> Result<RegistryBuilder, ConfigError> {
     let mut builder = Registry::builder().bind(config.bind).name(&*config.name).policy(policy.clone());
-    if let Some(login) = &config.auth {
-        builder = builder.credential(&login.user, &secret::password("auth", login)?);
+    let login = |section, login: &Option<Login>| -> Result<_, ConfigError> {
+        let Some(login) = login else { return Ok(None) };
+        Ok(Some((login.user.clone(), files::password(section, login)?)))
+    };
+    let (clients, peers) = (login("auth", &config.auth)?, login("peer_auth", &config.peer_auth)?);
+    if let Some((user, password)) = &clients {
+        builder = builder.credential(user, password);
     }
-    if let Some(login) = &config.peer_auth {
-        builder = builder.peer_credential(&login.user, &secret::password("peer_auth", login)?);
+    if let Some((user, password)) = &peers {
+        builder = builder.peer_credential(user, password);
+    }
+    // All registries of a system have the same logins: what they ask of each other, they are.
+    let own = peers.as_ref().or(clients.as_ref()).map(|(user, password)| (&**user, &**password));
+    builder = builder.peers(config.peers.iter().map(|url| files::with_password(url, own)));
+    if let Some(url) = &config.my_url {
+        builder = builder.my_url(url);
+    }
+    if let Some(files) = &config.peer_tls {
+        builder = builder.peer_tls(files::peer_tls(files)?);
+    }
+    if let Some(file) = &config.snapshot {
+        files::snapshot(file)?;
+        builder = builder.snapshot(file);
     }
     if let Some(files) = &config.tls {
-        builder = builder.tls(secret::tls(files)?);
+        builder = builder.tls(files::tls(files)?);
     }
     Ok(builder)
 }
@@ -54,7 +72,12 @@ async fn serve(
 ) -> Result<(), Failure> {
     // Before it listens: whoever sees that it does may end it at once.
     let mut signals = Signals::new().map_err(|error| Failure::Run(format!("cannot listen for signals: {error}")))?;
-    let registry = builder.start().await.map_err(|error| match error {
+    // It may wait for peers.
+    let started = tokio::select! {
+        started = builder.start() => started,
+        () = stopped(&mut signals) => return Ok(()),
+    };
+    let registry = started.map_err(|error| match error {
         StartError::Policy(error) => Failure::Config(format!("policy.{error}")),
         other => Failure::Run(other.to_string()),
     })?;
@@ -70,11 +93,14 @@ async fn serve(
 
 /// Ends after what is under way, or at once when told so again.
 async fn stop(registry: RegistryHandle, signals: &mut Signals) -> Result<(), Failure> {
-    let again = async { while !matches!(signals.next().await, Signal::Stop) {} };
     tokio::select! {
         () = registry.shutdown() => Ok(()),
-        () = again => Err(Failure::Run("told to stop again: connections were cut off".to_owned())),
+        () = stopped(signals) => Err(Failure::Run("told to stop again: connections were cut off".to_owned())),
     }
+}
+
+async fn stopped(signals: &mut Signals) {
+    while !matches!(signals.next().await, Signal::Stop) {}
 }
 
 /// Puts the policy that the file has now into force; if anything is wrong with it, all stays as it is.

@@ -10,6 +10,10 @@ const OPEN: u64 = 0;
 const CLOSED: u64 = u64::MAX;
 
 impl Opening {
+    pub(in crate::registry) fn open() -> Self {
+        Self(AtomicU64::new(OPEN))
+    }
+
     pub(in crate::registry) fn closed() -> Self {
         Self(AtomicU64::new(CLOSED))
     }

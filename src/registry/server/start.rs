@@ -64,7 +64,8 @@ impl RegistryBuilder {
 
         let documents = Arc::new(Documents::new(Arc::clone(&store), clock));
         let watches = Watches::new(Arc::clone(&store), clock);
-        let opening = Opening::closed();
+        let asks = !connect.urls.is_empty() || keeper.is_some();
+        let opening = if asks { Opening::closed() } else { Opening::open() };
         let (ticks, connections) = (Arc::new(Ticks::default()), TaskTracker::new());
         let desk = Arc::new(Desk {
             store,
@@ -110,7 +111,9 @@ impl RegistryBuilder {
             ended: ended.clone().drop_guard(),
         };
         // From here on, dropping this drops the handle, which stops everything.
-        learn(&handle.desk, &connect, keeper.as_ref()).await;
+        if asks {
+            learn(&handle.desk, &connect, keeper.as_ref()).await;
+        }
         if let Some(keeper) = keeper {
             handle.last.spawn(ended.run_until_cancelled_owned(keeper.run(closing)));
         }
@@ -131,9 +134,8 @@ async fn learn(desk: &Desk, connect: &Connect, keeper: Option<&Arc<Keeper>>) {
     if learned > 0 {
         store.expect(store.counted().instances);
     }
-    let asked = !connect.urls.is_empty() || keeper.is_some();
     let wait = store.policy().get().peers.empty_wait;
-    desk.opening.open_at(if learned == 0 && asked { clock.now().after(wait) } else { clock.now() });
+    desk.opening.open_at(if learned == 0 { clock.now().after(wait) } else { clock.now() });
 }
 
 /// Lets time pass in the store.
