@@ -181,3 +181,23 @@ fn what_the_example_shows_behind_a_sign_holds_too() {
     assert_eq!(read["tls"].as_table().unwrap().len(), 3);
     assert_eq!(read["peer_tls"].as_table().unwrap().len(), 3);
 }
+
+#[test]
+fn what_the_tables_of_spring_names_call_a_setting_is_one() {
+    let mut all = Vec::new();
+    names(&settings(&ended(&["--check"])), "", &mut all);
+    for (name, text) in
+        [("docs/eureka.md", include_str!("../../docs/eureka.md")), ("README.md", include_str!("../../README.md"))]
+    {
+        let named: Vec<_> = text.split('`').skip(1).step_by(2).filter(|code| code.starts_with("policy.")).collect();
+        assert!(named.len() > 8, "{name}: {named:?}");
+        for code in named {
+            let setting = code.split([' ', '=']).next().unwrap().trim_end_matches('*');
+            assert!(
+                all.iter()
+                    .any(|known| known == setting || known.starts_with(&format!("{}.", setting.trim_end_matches('.')))),
+                "{name}: {code}"
+            );
+        }
+    }
+}
