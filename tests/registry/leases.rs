@@ -237,3 +237,55 @@ fn a_delta_forgets_after_three_minutes() {
     assert!(store.delta().applications.is_empty());
     assert_eq!(&*store.delta().hash, "UP_1_");
 }
+
+#[test]
+fn self_preservation_keeps_those_who_were_silent_since_a_restart_only_if_the_others_are_silent_too() {
+    let restored = || {
+        let store = Store::new(RegistryPolicy::default(), START).unwrap();
+        for number in 0..40 {
+            store.restore(instance(&format!("i{number}"), 90), START).unwrap();
+        }
+        assert_eq!((store.counted().instances, store.counted().expected), (40, 1));
+        store
+    };
+    // Each half a minute, these send their heartbeats; the first time one of them registers again instead.
+    let after = |store: &Store, minutes: u64, living: usize| {
+        for half in 1..=minutes * 2 {
+            let now = at(half * 30_000 - 1000);
+            for number in 0..living {
+                let id = format!("i{number}");
+                if half == 1 && number == 0 {
+                    store.register(instance(&id, 90), By::Client, now).unwrap();
+                } else {
+                    assert_eq!(store.renew("ORDERS", &id, Heartbeat::default(), By::Client, now), Renewed::Yes);
+                }
+            }
+            store.tick(at(half * 30_000));
+            if half % 2 == 0 {
+                store.evict(at(half * 30_000), |_| 0);
+            }
+        }
+        store.counted()
+    };
+    // 30 live: their heartbeats are all that is expected, and the ten who died are out.
+    let counted = after(&restored(), 8, 30);
+    assert_eq!((counted.instances, counted.expected), (30, 31));
+    // Nobody comes through: it is the network, and all are kept.
+    let counted = after(&restored(), 20, 0);
+    assert_eq!(counted.instances, 40);
+    // Those who were there and are silent then are kept, as ever.
+    let store = restored();
+    after(&store, 2, 40);
+    assert_eq!(store.counted().expected, 41);
+    store.tick(at(240_000));
+    assert!(store.evict(at(600_000), |_| 0).is_empty());
+}
+
+#[test]
+fn what_is_restored_does_not_replace_who_registered_meanwhile() {
+    let store = store(RegistryPolicy::default(), 1, 90);
+    let older = Instance { status: hopvine::eureka::InstanceStatus::Down, ..instance("i0", 90) };
+    store.restore(older, at(1000)).unwrap();
+    assert_eq!(store.instance("ORDERS", "i0", at(1000)).unwrap().status, hopvine::eureka::InstanceStatus::Up);
+    assert_eq!(store.counted().expected, 2);
+}

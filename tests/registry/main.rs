@@ -6,7 +6,13 @@ mod hostile;
 mod leases;
 mod model;
 mod page;
+mod peers;
 mod recordings;
 mod replay;
+mod replicated;
+#[path = "../eureka/client/server.rs"]
+#[allow(dead_code, reason = "shared with the client's tests")]
+mod scripted;
 mod server;
+mod snapshot;
 mod watch;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::Connect;
 use crate::{
     discover::eureka::{Calls, Fetched},
-    eureka::{ActionType, Applications},
+    eureka::{ActionType, Applications, Instance},
     registry::{By, Clock, RegistryPolicy, Store},
 };
 
@@ -47,18 +47,21 @@ async fn from_any(connect: &Connect, policy: &RegistryPolicy, store: &Arc<Store>
 }
 
 /// Registers all that is valid, each with a whole new lease, and says how many that were. Nothing of it is told to peers.
-pub(in crate::registry) fn keep(all: Applications, store: &Store, clock: Clock) -> usize {
-    let mut kept = 0;
-    for application in all.applications {
-        for instance in application.instances {
+fn keep(all: Applications, store: &Store, clock: Clock) -> usize {
+    valid(all, store).filter_map(|instance| store.register(instance, By::Peer, clock.now()).ok()).count()
+}
+
+/// The instances of a document that a client could have registered.
+pub(in crate::registry) fn valid(all: Applications, store: &Store) -> impl Iterator<Item = Instance> {
+    all.applications.into_iter().flat_map(move |application| {
+        let is_valid = move |instance: &Arc<Instance>| {
             let is_valid =
                 instance.action_type != Some(ActionType::Deleted) && instance.validate(&application.name).is_ok();
             if !is_valid {
                 store.counters().refused_documents.add();
-                continue;
             }
-            kept += usize::from(store.register(Arc::unwrap_or_clone(instance), By::Peer, clock.now()).is_ok());
-        }
-    }
-    kept
+            is_valid
+        };
+        application.instances.into_iter().filter(is_valid).map(Arc::unwrap_or_clone)
+    })
 }

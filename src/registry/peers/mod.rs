@@ -28,7 +28,7 @@ mod properties;
 mod queue;
 mod reaction;
 
-pub(super) use copy::{copy, keep};
+pub(super) use copy::{copy, valid};
 pub(super) use own::others;
 pub use policy::PeerPolicy;
 
@@ -128,9 +128,9 @@ impl ReplicationSink for Peers {
         let (policy, now) = (self.policy.get(), self.clock.now());
         let Some((last, others)) = self.peers.split_last() else { return };
         for peer in others {
-            peer.push(operation.clone(), now, &policy.peers);
+            peer.push(operation.clone(), now, &policy);
         }
-        last.push(operation, now, &policy.peers);
+        last.push(operation, now, &policy);
     }
 }
 

@@ -9,7 +9,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    PeerPolicy,
     queue::{Item, Key, Queue},
     reaction::{Backoff, Outcome, Reaction, Verdict, outcome, verdict},
 };
@@ -63,7 +62,7 @@ impl Peer {
     }
 
     /// Puts an operation in line. Called with the store's lock held, so that nothing here may take that lock while it holds this one.
-    pub(super) fn push(&self, operation: Replication, now: Moment, policy: &PeerPolicy) {
+    pub(super) fn push(&self, operation: Replication, now: Moment, policy: &RegistryPolicy) {
         if self.state().queue.push(operation, now, policy) {
             self.wake.notify_one();
         }
@@ -96,7 +95,7 @@ impl Peer {
         let mut backoff = Backoff::default();
         loop {
             let policy = store.policy().get();
-            let due = self.state().queue.due(&policy.peers);
+            let due = self.state().queue.due(&policy);
             let due = due.map(|due| clock.instant(due.max(backoff.until().unwrap_or_default())));
             tokio::select! {
                 biased;
@@ -115,7 +114,7 @@ impl Peer {
 
     /// Sends one batch. Whether the peer took it.
     async fn send(&self, store: &Store, clock: Clock, policy: &RegistryPolicy, backoff: &mut Backoff) -> bool {
-        let (mut items, debts) = self.state().queue.take(clock.now(), &policy.peers);
+        let (mut items, debts) = self.state().queue.take(clock.now(), policy);
         for (key, debt) in debts {
             let instance = store.instance(&key.0, &key.1, clock.now());
             items.extend(debt.items(key, instance));
@@ -130,7 +129,7 @@ impl Peer {
                 backoff.succeeded();
                 self.reachable(now);
                 let done = outcome(items, answers);
-                self.done(done, store, now, &policy.peers);
+                self.done(done, store, now, policy);
                 return true;
             }
             Verdict::Refused(error) => {
@@ -144,7 +143,7 @@ impl Peer {
         };
         backoff.failed(now, first, policy.peers.max_retry_wait, fastrand::f64());
         self.failing(now, error);
-        self.state().queue.put_back(items, now, &policy.peers);
+        self.state().queue.put_back(items, now, policy);
         false
     }
 
@@ -176,7 +175,7 @@ impl Peer {
     }
 
     /// Does what a batch's answers ask for.
-    fn done(&self, done: Outcome, store: &Store, now: Moment, policy: &PeerPolicy) {
+    fn done(&self, done: Outcome, store: &Store, now: Moment, policy: &RegistryPolicy) {
         let Outcome { sent, failed, reactions } = done;
         {
             let mut state = self.state();

@@ -15,9 +15,10 @@ pub struct PeerPolicy {
     pub batch_wait: Duration,
     /// Most that travel together. By default 250, which is all that a peer of ours takes.
     pub batch_items: usize,
-    /// Most that wait for one peer (`max-elements-in-peer-replication-pool`); what is beyond is told by its state later. By default 10 000.
+    /// Most that wait for one peer (`max-elements-in-peer-replication-pool`); beyond that a heartbeat is forgotten, and of all else it is told
+    /// later how the instance is by then. By default 10 000.
     pub queue: usize,
-    /// How long something is worth telling (`max-time-for-replication`): after that, a heartbeat is forgotten, and all else told by its state later. By default 30 s.
+    /// How long something is worth telling (`max-time-for-replication`): after that it is as if there were no room. By default 30 s.
     #[serde(with = "humantime_serde")]
     pub task_time: Duration,
     /// For name resolution, connecting and TLS together (`peer-node-connect-timeout-ms`). By default 1 s. Taken at the start.

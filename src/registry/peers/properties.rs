@@ -12,12 +12,13 @@ use super::{
 };
 use crate::{
     eureka::{Action, Instance, InstanceStatus, Limits, ReplicationResponse, json},
-    registry::Moment,
+    registry::{Moment, RegistryPolicy},
 };
 
 /// A policy under which little has room.
-fn policy(queue: usize, batch_items: usize) -> PeerPolicy {
-    PeerPolicy { queue, batch_items, ..PeerPolicy::default() }
+fn policy(queue: usize, batch_items: usize) -> RegistryPolicy {
+    let peers = PeerPolicy { queue, batch_items, ..PeerPolicy::default() };
+    RegistryPolicy { peers, ..RegistryPolicy::default() }
 }
 
 fn instance(id: &str, dirty: u64, status: InstanceStatus, overridden: InstanceStatus) -> Arc<Instance> {
@@ -211,7 +212,7 @@ struct Pair {
     here: Plain,
     there: Plain,
     now: Moment,
-    policy: PeerPolicy,
+    policy: RegistryPolicy,
 }
 
 impl Pair {
@@ -262,7 +263,7 @@ proptest! {
 
     /// However small the queue is, and whatever is lost, in the end the peer knows what is known here; heartbeats go on, as they do.
     #[test]
-    fn a_peer_knows_in_the_end_what_is_known_here(events in events(), room in 4..8_usize) {
+    fn a_peer_knows_in_the_end_what_is_known_here(events in events(), room in 1..8_usize) {
         let (here, there) = (Plain::default(), Plain::default());
         let mut pair = Pair { queue: Queue::default(), here, there, now: Moment(1_000), policy: policy(room, 3) };
         let mut dirty = 0;
@@ -310,7 +311,7 @@ proptest! {
 }
 
 fn items(operations: Vec<Replication>) -> Vec<Item> {
-    let (mut queue, policy) = (Queue::default(), PeerPolicy::default());
+    let (mut queue, policy) = (Queue::default(), RegistryPolicy::default());
     for operation in operations {
         queue.push(operation, Moment(0), &policy);
     }
@@ -342,6 +343,20 @@ fn each_answer_has_its_consequence() {
     ];
     let reactions = vec![Reaction::Register(key("2")), Reaction::Take(key("3"), newer)];
     assert_eq!(outcome(items, answers), Outcome { sent: 4, failed: 3, reactions });
+}
+
+#[test]
+fn what_waits_is_bounded_and_what_finds_no_room_is_counted() {
+    let mut policy = policy(3, 2);
+    policy.limits.instances = 2;
+    let mut queue = Queue::default();
+    for id in ["1", "2", "3", "4", "5", "6", "7"] {
+        queue.push(operation(id, 1, Action::Cancel), Moment(0), &policy);
+        queue.push(operation(id, 1, heartbeat()), Moment(0), &policy);
+    }
+    // Two of the first, one of the second; three heartbeats and more are forgotten, and two departures beyond the two that are owed.
+    assert_eq!((queue.queued(), queue.owed()), (3, 2));
+    assert_eq!(queue.dropped(), 14 - 3 - 2);
 }
 
 #[test]

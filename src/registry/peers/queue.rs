@@ -5,10 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use super::PeerPolicy;
 use crate::{
     eureka::{Action, Instance, InstanceStatus, Replication},
-    registry::Moment,
+    registry::{Moment, RegistryPolicy},
 };
 
 /// An application, and the id of an instance of it.
@@ -17,7 +16,7 @@ pub(super) type Key = (Arc<str>, Arc<str>);
 /// Operations in the order in which they happened; of each kind the newest of each instance, since older ones say nothing more.
 ///
 /// What cannot be told in time, or finds no room, becomes a debt: then the peer is told later how the instance is by then, whatever happened to it. Only a
-/// heartbeat is forgotten, as another one comes.
+/// heartbeat is forgotten, as another one comes. There are debts for as many instances as a registry may have.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     tasks: BTreeMap<i64, Task>,
@@ -73,7 +72,7 @@ fn kind(action: &Action) -> usize {
 
 impl Queue {
     /// Puts an operation in line. Says whether whoever sends should look again.
-    pub(super) fn push(&mut self, operation: Replication, now: Moment, policy: &PeerPolicy) -> bool {
+    pub(super) fn push(&mut self, operation: Replication, now: Moment, policy: &RegistryPolicy) -> bool {
         let key = (Arc::clone(&operation.app_name), Arc::clone(&operation.id));
         if matches!(operation.action, Action::Register(_))
             && let Some(debt) = self.owed.get_mut(&key)
@@ -84,12 +83,12 @@ impl Queue {
                 self.owed.remove(&key);
             }
         }
-        let (was_idle, was_full) = (self.is_empty(), self.tasks.len() >= policy.batch_items);
+        let (was_idle, was_full) = (self.is_empty(), self.tasks.len() >= policy.peers.batch_items);
         let former = self.places.get(&key).and_then(|places| places[kind(&operation.action)]);
-        if former.is_none() && self.tasks.len() >= policy.queue {
-            self.lose(operation, policy.queue);
+        if former.is_none() && self.tasks.len() >= policy.peers.queue {
+            self.lose(operation, policy.limits.instances);
         } else {
-            let until = now.after(policy.task_time);
+            let until = now.after(policy.peers.task_time);
             let place = former.filter(|place| self.is_last_of(&key, *place));
             if let Some(former) = former.filter(|_| place.is_none()) {
                 self.tasks.remove(&former);
@@ -98,31 +97,35 @@ impl Queue {
             self.put(key, place, Task { operation, until });
         }
         self.waiting.get_or_insert(now);
-        was_idle || (!was_full && self.tasks.len() >= policy.batch_items)
+        was_idle || (!was_full && self.tasks.len() >= policy.peers.batch_items)
     }
 
     /// When there is enough, or it waited long enough, for a batch; never if there is nothing.
-    pub(super) fn due(&self, policy: &PeerPolicy) -> Option<Moment> {
+    pub(super) fn due(&self, policy: &RegistryPolicy) -> Option<Moment> {
         let waiting = self.waiting.filter(|_| !self.is_empty())?;
-        Some(if self.tasks.len() >= policy.batch_items { waiting } else { waiting.after(policy.batch_wait) })
+        Some(if self.tasks.len() >= policy.peers.batch_items {
+            waiting
+        } else {
+            waiting.after(policy.peers.batch_wait)
+        })
     }
 
     /// The first operations, and debts where there is room for them.
-    pub(super) fn take(&mut self, now: Moment, policy: &PeerPolicy) -> (Vec<Item>, Vec<(Key, Debt)>) {
+    pub(super) fn take(&mut self, now: Moment, policy: &RegistryPolicy) -> (Vec<Item>, Vec<(Key, Debt)>) {
         let mut items = Vec::new();
-        while items.len() < policy.batch_items
+        while items.len() < policy.peers.batch_items
             && let Some(task) = self.pop()
         {
             let Task { operation, until } = task;
             if until < now {
-                self.lose(operation, policy.queue);
+                self.lose(operation, policy.limits.instances);
             } else {
                 items.push(Item { operation, origin: Origin::Task { until } });
             }
         }
         let mut debts = Vec::new();
         // One debt may be two operations.
-        while items.len() + 2 * debts.len() + 2 <= policy.batch_items.max(2)
+        while items.len() + 2 * debts.len() + 2 <= policy.peers.batch_items.max(2)
             && let Some(debt) = self.owed.pop_first()
         {
             debts.push(debt);
@@ -134,18 +137,18 @@ impl Queue {
     }
 
     /// Takes back what could not be told, to stand first again; what is newer of its kind stays.
-    pub(super) fn put_back(&mut self, items: Vec<Item>, now: Moment, policy: &PeerPolicy) {
+    pub(super) fn put_back(&mut self, items: Vec<Item>, now: Moment, policy: &RegistryPolicy) {
         for Item { operation, origin } in items.into_iter().rev() {
             let key = (Arc::clone(&operation.app_name), Arc::clone(&operation.id));
             match origin {
-                Origin::Debt(debt) => self.owe(key, debt, policy.queue),
+                Origin::Debt(debt) => self.owe(key, debt, policy.limits.instances),
                 Origin::Task { until } => {
                     let newer = self.places.get(&key).is_some_and(|places| places[kind(&operation.action)].is_some());
                     if newer {
                         continue;
                     }
-                    if until < now || self.tasks.len() >= policy.queue {
-                        self.lose(operation, policy.queue);
+                    if until < now || self.tasks.len() >= policy.peers.queue {
+                        self.lose(operation, policy.limits.instances);
                         continue;
                     }
                     let place = self.tasks.first_key_value().map_or(0, |(first, _)| first - 1);
@@ -159,8 +162,8 @@ impl Queue {
     }
 
     /// Owes the peer what an operator says of an instance: it may have an older word.
-    pub(super) fn owe_status(&mut self, key: Key, now: Moment, policy: &PeerPolicy) {
-        self.owe(key, Debt { status: true, ..Debt::default() }, policy.queue);
+    pub(super) fn owe_status(&mut self, key: Key, now: Moment, policy: &RegistryPolicy) {
+        self.owe(key, Debt { status: true, ..Debt::default() }, policy.limits.instances);
         self.waiting.get_or_insert(now);
     }
 

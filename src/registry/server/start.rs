@@ -127,12 +127,12 @@ async fn learn(desk: &Desk, connect: &Connect, keeper: Option<&Arc<Keeper>>) {
     let mut learned = 0;
     if !connect.urls.is_empty() {
         learned = peers::copy(connect, store, clock).await;
+        if learned > 0 {
+            store.expect(store.counted().instances);
+        }
     }
     if let Some(keeper) = keeper.filter(|_| learned == 0) {
         learned = keeper.restore().await;
-    }
-    if learned > 0 {
-        store.expect(store.counted().instances);
     }
     let wait = store.policy().get().peers.empty_wait;
     desk.opening.open_at(if learned == 0 { clock.now().after(wait) } else { clock.now() });

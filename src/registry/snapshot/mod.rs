@@ -68,7 +68,8 @@ impl Keeper {
         let (settings, limits) = (&policy.snapshot, &policy.limits.document);
         match snapshot::load(&self.path, settings.max_age, settings.max_bytes, limits) {
             Ok(loaded) => {
-                let restored = peers::keep(loaded.applications, &self.store, self.clock);
+                let known = peers::valid(loaded.applications, &self.store);
+                let restored = known.filter_map(|instance| self.store.restore(instance, self.clock.now()).ok()).count();
                 tracing::info!(target: "hopvine::registry", path = %self.path.display(), age = ?loaded.age, instances = restored,
                     "restored from the snapshot");
                 restored

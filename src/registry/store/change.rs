@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::{By, Change, Moment, Override, Refused, State, Store, mark};
 use crate::{
@@ -136,7 +136,11 @@ impl Store {
         state.instances -= 1;
         state.counts.remove(slot.instance.status);
         state.overrides -= usize::from(slot.overridden.is_some());
-        self.renewals.left();
+        if slot.lease.is_unheard() {
+            self.unheard.fetch_sub(1, Relaxed);
+        } else {
+            self.renewals.left();
+        }
 
         let mut instance = (*slot.instance).clone();
         mark(&mut instance, ActionType::Deleted, now);

@@ -1,5 +1,8 @@
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, Release},
+    },
     time::Duration,
 };
 
@@ -13,7 +16,7 @@ impl Store {
         self.renewals.tick(now);
         if now.since(Moment(self.expected_set.load(Relaxed))) >= policy.threshold_update_interval {
             self.expected_set.store(now.0, Relaxed);
-            let instances = self.read().instances;
+            let instances = self.read().instances.saturating_sub(self.unheard.load(Relaxed));
             self.renewals.expect(instances, &policy);
         }
         let is_old = |store: &Self| {
@@ -22,7 +25,7 @@ impl Store {
         };
         if is_old(self) {
             self.write().recent.prune(now, policy.delta_retention);
-            self.delta_version.fetch_add(1, std::sync::atomic::Ordering::Release);
+            self.delta_version.fetch_add(1, Release);
         }
     }
 
@@ -83,7 +86,7 @@ impl Store {
         (expired, state.instances)
     }
 
-    /// Expects heartbeats of so many instances from now on: those copied from peers or from a file. At least one, as Spring does.
+    /// Expects heartbeats of so many instances from now on: those copied from peers. At least one, as Spring does.
     pub fn expect(&self, instances: usize) {
         let policy = self.policy.get();
         self.renewals.expect(

@@ -47,6 +47,7 @@ impl Store {
             return Renewed::Unknown;
         }
         slot.lease.renew(now);
+        self.heard(&slot.lease);
         self.renewals.count();
         self.forward(by, || Replication {
             app_name: Arc::clone(&slot.instance.app),

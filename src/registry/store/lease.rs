@@ -1,5 +1,5 @@
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -15,13 +15,30 @@ pub(super) struct Lease {
     renewed: AtomicU64,
     /// When it was up first; 0 before that.
     service_up: AtomicU64,
+    /// Whether the instance is only known from before a restart.
+    unheard: AtomicBool,
     duration: u64,
 }
 
 impl Lease {
     pub(super) fn new(now: Moment, duration: Duration) -> Self {
         let duration = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        Self { registered: now, renewed: AtomicU64::new(0), service_up: AtomicU64::new(0), duration }
+        let (renewed, service_up) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { registered: now, renewed, service_up, unheard: AtomicBool::new(false), duration }
+    }
+
+    /// One of an instance that nobody has heard of since the restart.
+    pub(super) fn restored(self) -> Self {
+        Self { unheard: AtomicBool::new(true), ..self }
+    }
+
+    pub(super) fn is_unheard(&self) -> bool {
+        self.unheard.load(Relaxed)
+    }
+
+    /// The instance was heard of. Says whether that is the first time since the restart.
+    pub(super) fn is_heard_now(&self) -> bool {
+        self.is_unheard() && self.unheard.swap(false, Relaxed)
     }
 
     /// A new lease of the same instance: it was up first when it was up first.

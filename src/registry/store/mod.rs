@@ -8,7 +8,7 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -58,6 +58,8 @@ pub struct Store {
     /// When the last eviction was, and when the expected number was last set.
     evicted: AtomicU64,
     expected_set: AtomicU64,
+    /// Instances that were restored, and have not been heard of since.
+    unheard: AtomicUsize,
     sink: OnceLock<Arc<dyn ReplicationSink>>,
     on_change: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -94,6 +96,7 @@ impl Store {
             delta_version: AtomicU64::new(0),
             evicted: AtomicU64::new(now.0),
             expected_set: AtomicU64::new(now.0),
+            unheard: AtomicUsize::new(0),
             sink: OnceLock::new(),
             on_change: OnceLock::new(),
         })
@@ -143,6 +146,14 @@ impl Store {
             && let Some(sink) = self.sink.get()
         {
             sink.replicate(operation());
+        }
+    }
+
+    /// An instance was heard of, by itself or by a peer. From then on it is one that should be.
+    fn heard(&self, lease: &Lease) {
+        if lease.is_heard_now() {
+            self.unheard.fetch_sub(1, Ordering::Relaxed);
+            self.renewals.joined();
         }
     }
 

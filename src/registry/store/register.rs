@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use super::{By, Lease, Moment, Override, Refused, Slot, State, Store, mark};
 use crate::{
@@ -12,7 +15,8 @@ impl Store {
     /// What is kept stays if it changed itself later than what comes; the lease is a new one all the same.
     pub fn register(&self, instance: Instance, by: By, now: Moment) -> Result<(), Refused> {
         let policy = self.policy.get();
-        let registered = self.register_locked(&mut self.write(), instance, by, now, &policy);
+        let lease = Lease::new(now, lease_duration(&instance, &policy));
+        let registered = self.register_locked(&mut self.write(), instance, lease, by, now, &policy);
         match registered {
             Ok(()) => {
                 self.counters.registrations.add();
@@ -21,6 +25,25 @@ impl Store {
             Err(refused) => self.counters.refused(refused),
         }
         registered
+    }
+
+    /// Takes an instance that was here before a restart, with a whole new lease; one that has registered again already stays. Peers are not told.
+    ///
+    /// Until it is heard of, no heartbeats are expected of it: if those who live send theirs, self-preservation does not keep those who died meanwhile.
+    pub fn restore(&self, instance: Instance, now: Moment) -> Result<(), Refused> {
+        let policy = self.policy.get();
+        let mut state = self.write();
+        if state.slot(&instance.app, instance.id()).is_some() {
+            return Ok(());
+        }
+        let lease = Lease::new(now, lease_duration(&instance, &policy)).restored();
+        let restored = self.register_locked(&mut state, instance, lease, By::Peer, now, &policy);
+        drop(state);
+        match restored {
+            Ok(()) => self.tell_change(),
+            Err(refused) => self.counters.refused(refused),
+        }
+        restored
     }
 
     /// Sets texts of an instance's metadata. It is a registration of what is kept, and told to peers as one. `false` if there is no such instance.
@@ -41,7 +64,8 @@ impl Store {
         let done = bounded(&entries, &policy).and_then(|()| {
             instance.metadata = instance.metadata.with(entries);
             fits(&instance, &policy)?;
-            self.register_locked(&mut state, instance, by, now, &policy)
+            let lease = Lease::new(now, lease_duration(&instance, &policy));
+            self.register_locked(&mut state, instance, lease, by, now, &policy)
         });
         drop(state);
         match done {
@@ -55,6 +79,7 @@ impl Store {
         &self,
         state: &mut State,
         mut instance: Instance,
+        lease: Lease,
         by: By,
         now: Moment,
         policy: &RegistryPolicy,
@@ -62,7 +87,6 @@ impl Store {
         let limits = &policy.limits;
         instance.last_dirty_timestamp.get_or_insert(now.0);
         name_amazon_instance(&mut instance);
-        let lease = Lease::new(now, lease_duration(&instance, policy));
         let id: Arc<str> =
             instance.instance_id.clone().filter(|id| **id == *instance.id()).unwrap_or_else(|| instance.id().into());
         let app = Arc::clone(&instance.app);
@@ -119,12 +143,18 @@ impl Store {
         state.counts.add(slot.instance.status);
         state.overrides += usize::from(slot.overridden.is_some());
         let instances = state.applications.entry(Arc::clone(app)).or_default();
+        let is_unheard = slot.lease.is_unheard();
         if let Some(former) = instances.insert(Arc::clone(id), slot) {
             state.counts.remove(former.instance.status);
             state.overrides -= usize::from(former.overridden.is_some());
+            self.heard(&former.lease);
         } else {
             state.instances += 1;
-            self.renewals.joined();
+            if is_unheard {
+                self.unheard.fetch_add(1, Relaxed);
+            } else {
+                self.renewals.joined();
+            }
         }
     }
 }

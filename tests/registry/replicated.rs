@@ -1,0 +1,206 @@
+//! What Java servers told their peers, and what ours tells for the same: the same operations in the same order, field by field.
+
+use std::{net::SocketAddr, time::Duration};
+
+use hopvine::registry::{PeerPolicy, Registry, RegistryHandle, RegistryPolicy};
+use serde_json::Value;
+
+use crate::{
+    client::{Client, fresh, registration},
+    recordings::{Line, Message, lines},
+    scripted::{Reply, Server, eventually},
+};
+
+const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// A registry with one peer, which is scripted.
+async fn pair(policy: RegistryPolicy) -> (RegistryHandle, Server) {
+    let peer = Server::start(|_| Reply::status(404)).await;
+    let registry = Registry::builder().policy(policy).bind(LOCAL).peers([peer.url()]).start().await.unwrap();
+    (registry, peer)
+}
+
+fn is_batch(request: &Message) -> bool {
+    request.path == "/eureka/peerreplication/batch/"
+}
+
+fn batches(peer: &Server) -> Vec<crate::scripted::Seen> {
+    peer.seen().into_iter().filter(|seen| seen.path == "/eureka/peerreplication/batch/").collect()
+}
+
+/// The operations of a batch, without what differs from run to run and from server to server.
+fn items(batch: &str) -> Vec<Value> {
+    let batch: Value = serde_json::from_str(batch).unwrap();
+    assert_eq!(batch.as_object().unwrap().len(), 1, "{batch}");
+    let mut items = batch["replicationList"].as_array().unwrap().clone();
+    for item in &mut items {
+        // Set by the server, each time anew.
+        if let Some(instance) = item.get_mut("instanceInfo") {
+            instance.as_object_mut().unwrap().remove("lastUpdatedTimestamp").unwrap();
+            for time in ["registrationTimestamp", "lastRenewalTimestamp", "serviceUpTimestamp"] {
+                instance["leaseInfo"].as_object_mut().unwrap().remove(time).unwrap();
+            }
+        }
+    }
+    items
+}
+
+/// The names of an operation's fields, in their order.
+fn fields(item: &Value) -> Vec<String> {
+    item.as_object().unwrap().keys().cloned().collect()
+}
+
+fn told(peer: &Server) -> Vec<Value> {
+    batches(peer).iter().flat_map(|seen| items(&seen.body)).collect()
+}
+
+/// Plays what clients did at one Java server to ours, and compares what each told its peer.
+async fn play(name: &str) {
+    let (registry, peer) = pair(fresh()).await;
+    let mut client = Client::connect(registry.local_addr()).await;
+    let (mut expected, mut former): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
+    for Line { number, request, response, note } in lines(name) {
+        let Some(request) = request else { continue };
+        if !is_batch(&request) {
+            // What a note reads at the other server, and what a client reads, changes nothing.
+            if request.method != "GET" {
+                let ours = client.send(&request).await;
+                assert_eq!(ours.status, response.unwrap().status, "{name}:{number} {note}");
+            }
+            continue;
+        }
+        let answer = response.unwrap().body;
+        peer.script(move |_| Reply::json(answer.clone()));
+        let mut new = items(&request.body);
+        // Their first batch to a cold peer takes longer than the 200 ms they wait, and comes twice.
+        new.retain(|item| !former.contains(item) || item["action"] == "Heartbeat");
+        former.clone_from(&new);
+        expected.extend(new);
+        eventually(&format!("{name}:{number} {note}"), || told(&peer).len() >= expected.len()).await;
+        assert_eq!(told(&peer), expected, "{name}:{number}");
+        let ours = batches(&peer).pop().unwrap();
+        let theirs: Value = serde_json::from_str(&request.body).unwrap();
+        let last: Value = serde_json::from_str(&ours.body).unwrap();
+        let last_of = |batch: &Value| fields(batch["replicationList"].as_array().unwrap().last().unwrap());
+        assert_eq!(last_of(&last), last_of(&theirs), "{name}:{number}");
+        for header in [
+            "Accept",
+            "Content-Type",
+            "Accept-Encoding",
+            "DiscoveryIdentity-Id",
+            "DiscoveryIdentity-Name",
+            "DiscoveryIdentity-Version",
+        ] {
+            let given = ours.headers.get(header).and_then(|value| value.to_str().ok());
+            assert_eq!(given, request.header(header), "{name}:{number} {header}");
+        }
+    }
+    // Nothing is on its way that they did not tell.
+    client.post("/eureka/apps/LAST", &registration("LAST", "last", "UP")).await;
+    eventually("the last", || told(&peer).len() > expected.len()).await;
+    let mut all = told(&peer);
+    assert_eq!(all.pop().unwrap()["id"], "last", "{name}");
+    assert_eq!(all, expected, "{name}");
+    registry.shutdown().await;
+}
+
+#[tokio::test]
+async fn each_operation_is_told_as_a_java_server_tells_it() {
+    play("peer-actions").await;
+}
+
+#[tokio::test]
+async fn many_operations_travel_together_and_only_the_newest_of_a_kind() {
+    play("peer-burst").await;
+}
+
+#[tokio::test]
+async fn a_peer_that_lacks_an_instance_is_told_of_it_as_a_java_server_does() {
+    play("peer-404-register").await;
+}
+
+#[tokio::test]
+async fn what_a_peer_told_is_told_to_nobody() {
+    play("peer-no-second-hop").await;
+}
+
+#[tokio::test]
+async fn the_life_of_a_client_is_told_as_a_java_server_tells_it() {
+    play("peer-start-copy-jersey3").await;
+}
+
+/// The odd replies after which the same is told again; a Java server does so for the first two.
+const AGAIN: [&str; 2] = ["503", "200, result without a statusCode"];
+
+#[tokio::test]
+async fn odd_replies_lead_to_what_they_lead_a_java_server_to() {
+    let peers = PeerPolicy {
+        batch_wait: Duration::from_millis(20),
+        busy_wait: Duration::from_millis(20),
+        retry_wait: Duration::from_millis(20),
+        ..PeerPolicy::default()
+    };
+    let (registry, peer) = pair(RegistryPolicy { peers, ..fresh() }).await;
+    let mut client = Client::connect(registry.local_addr()).await;
+    let good = |seen: &crate::scripted::Seen| {
+        let answers = vec![r#"{"statusCode":200}"#; items(&seen.body).len()];
+        Reply::json(format!(r#"{{"responseList":[{}]}}"#, answers.join(",")))
+    };
+    let mut notes: Vec<String> = Vec::new();
+    for Line { request, response, note, .. } in lines("peer-odd-replies") {
+        if notes.contains(&note) {
+            continue;
+        }
+        let id = items(&request.unwrap().body)[0]["id"].as_str().unwrap().to_owned();
+        let Message { status, body, .. } = response.unwrap();
+        let (odd, about) = (note.clone(), id.clone());
+        let mut is_first = true;
+        peer.script(move |seen| {
+            if std::mem::take(&mut is_first) && seen.body.contains(&about) {
+                let json = vec![("content-type", "application/json".to_owned())];
+                return Reply::Whole(status, json, body.clone().into_bytes());
+            }
+            good(seen)
+        });
+        let times = |id: &str| told(&peer).iter().filter(|item| item["id"] == id).count();
+        client.post("/eureka/apps/ORDERS", &registration("ORDERS", &id, "UP")).await;
+        let again = AGAIN.contains(&&*odd);
+        eventually(&odd, || times(&id) == 1 + usize::from(again)).await;
+        // Nor is it told again with what comes next.
+        let next = format!("after-{id}");
+        client.post("/eureka/apps/ORDERS", &registration("ORDERS", &next, "UP")).await;
+        eventually(&odd, || times(&next) == 1).await;
+        assert_eq!(times(&id), 1 + usize::from(again), "{odd}");
+        notes.push(note);
+    }
+    assert_eq!(notes.len(), 10);
+    registry.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_is_slow_is_waited_for_and_one_that_hangs_up_is_not_hammered() {
+    let recorded = lines("peer-slow-and-dead");
+    // A Java server gives up after 200 ms what arrives after 300, and tells it three times more.
+    let tries =
+        recorded.iter().filter(|line| line.request.as_ref().is_some_and(is_batch) && line.response.is_some()).count();
+    assert_eq!(tries, 5);
+    let listener = tokio::net::TcpListener::bind(LOCAL).await.unwrap();
+    let url = format!("http://{}/eureka/", listener.local_addr().unwrap());
+    let registry = Registry::builder().policy(fresh()).bind(LOCAL);
+    let starting = tokio::spawn(registry.peers([url]).start());
+    drop(listener.accept().await.unwrap());
+    let registry = starting.await.unwrap().unwrap();
+    let mut client = Client::connect(registry.local_addr()).await;
+    client.post("/eureka/apps/ORDERS", &registration("ORDERS", "i1", "UP")).await;
+    let began = tokio::time::Instant::now();
+    let mut tried = 0;
+    while began.elapsed() < Duration::from_secs(3) {
+        if let Ok(Ok(connection)) = tokio::time::timeout(Duration::from_millis(100), listener.accept()).await {
+            drop(connection);
+            tried += 1;
+        }
+    }
+    // 0.5 s, then after 0.1, 0.2, 0.4, 0.8 and 1.6 s at the most, a quarter less by chance, each perhaps on two connections; theirs every 110 ms.
+    assert!((2..=14).contains(&tried), "{tried}");
+    registry.shutdown().await;
+}

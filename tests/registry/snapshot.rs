@@ -1,0 +1,223 @@
+//! A restart does not begin empty, nor with rubbish.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use hopvine::{
+    eureka::InstanceStatus,
+    monitor::SnapshotView,
+    registry::{By, Registry, RegistryHandle, RegistryPolicy, SnapshotPolicy, StartError},
+};
+
+use crate::{
+    client::{Client, fresh, registration},
+    scripted::{Reply, Server, eventually},
+};
+
+const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+const MILLI: Duration = Duration::from_millis(1);
+
+fn policy() -> RegistryPolicy {
+    RegistryPolicy { snapshot: SnapshotPolicy { interval: MILLI, ..SnapshotPolicy::default() }, ..fresh() }
+}
+
+async fn start(path: &Path) -> RegistryHandle {
+    Registry::builder().policy(policy()).bind(LOCAL).snapshot(path).start().await.unwrap()
+}
+
+fn view(registry: &RegistryHandle) -> SnapshotView {
+    registry.monitor().snapshot().registries[0].snapshot.clone().unwrap()
+}
+
+fn known(registry: &RegistryHandle) -> Vec<String> {
+    registry
+        .store()
+        .all()
+        .instances()
+        .map(|instance| format!("{} {}", instance.id(), instance.status.as_str()))
+        .collect()
+}
+
+async fn register(registry: &RegistryHandle, id: &str) {
+    let mut client = Client::connect(registry.local_addr()).await;
+    let answer = client.post("/eureka/apps/ORDERS", &registration("ORDERS", id, "UP")).await;
+    assert_eq!(answer.status, 204);
+}
+
+/// A file that a registry left, which knew two instances.
+async fn left(folder: &Path) -> PathBuf {
+    let path = folder.join("registry.json");
+    let registry = start(&path).await;
+    register(&registry, "i1").await;
+    register(&registry, "i2").await;
+    let (store, now) = (registry.store(), registry.now());
+    assert!(store.set_status("ORDERS", "i2", InstanceStatus::OutOfService, None, By::Client, now).unwrap());
+    registry.shutdown().await;
+    path
+}
+
+#[tokio::test]
+async fn a_restart_begins_with_what_was_known_and_each_has_a_whole_lease() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = left(folder.path()).await;
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "something was left beside it");
+
+    let registry = start(&path).await;
+    assert_eq!(known(&registry), ["i1 UP", "i2 OUT_OF_SERVICE"]);
+    let mut client = Client::connect(registry.local_addr()).await;
+    assert!(client.get("/eureka/apps").await.body.contains("\"i1\""), "it is served at once");
+    let instance = registry.store().instance("ORDERS", "i1", registry.now()).unwrap();
+    assert!(instance.lease_info.unwrap().registration_timestamp + 10_000 > registry.now().0);
+    // An operator's word outlives the restart, and can be taken back.
+    assert_eq!(client.delete("/eureka/apps/ORDERS/i2/status?value=UP").await.status, 200);
+    assert_eq!(known(&registry), ["i1 UP", "i2 UP"]);
+    // Who lives says so, and is not asked to register again.
+    assert_eq!(client.put("/eureka/apps/ORDERS/i1?status=UP&lastDirtyTimestamp=1700000000000").await.status, 200);
+    registry.shutdown().await;
+}
+
+#[tokio::test]
+async fn peers_know_better_than_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = left(folder.path()).await;
+    let peer = Registry::builder().policy(fresh()).bind(LOCAL).start().await.unwrap();
+    let url = format!("http://{}/eureka/", peer.local_addr());
+    let with_peer = || Registry::builder().policy(policy()).bind(LOCAL).snapshot(&path).peers([&url]).start();
+    let registry = with_peer().await.unwrap();
+    assert_eq!(known(&registry).len(), 2, "the peer has nothing");
+    drop(registry);
+    register(&peer, "i3").await;
+    let registry = with_peer().await.unwrap();
+    assert_eq!(known(&registry), ["i3 UP"]);
+    registry.shutdown().await;
+    peer.shutdown().await;
+
+    let silent = Server::start(|_| Reply::status(500)).await;
+    let registry = Registry::builder().policy(policy()).bind(LOCAL).snapshot(&path).peers([silent.url()]);
+    let registry = registry.start().await.unwrap();
+    assert_eq!(known(&registry), ["i3 UP"], "written at the last stop");
+    drop(registry);
+}
+
+#[tokio::test]
+async fn a_bad_file_is_set_aside_and_the_registry_starts_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = left(folder.path()).await;
+    let good = fs::read_to_string(&path).unwrap();
+    let bad = [
+        ("cut off", good[..good.len() - 10].to_owned()),
+        ("changed", good.replace("10.0.0.1", "10.0.0.9")),
+        ("of another version", good.replacen(r#""eureka_snapshot":1"#, r#""eureka_snapshot":2"#, 1)),
+        ("empty", String::new()),
+        ("no head", "{\n".to_owned()),
+        ("another document", "[1]\n[2]".to_owned()),
+    ];
+    for (what, bad) in bad {
+        fs::write(&path, &bad).unwrap();
+        let registry = start(&path).await;
+        assert_eq!(known(&registry), [""; 0], "{what}");
+        assert!(!path.exists(), "{what}");
+        let aside = folder.path().join("registry.json.bad");
+        assert_eq!(fs::read_to_string(&aside).unwrap(), bad, "{what}");
+        register(&registry, "i9").await;
+        registry.shutdown().await;
+        assert!(fs::read_to_string(&path).unwrap().contains("\"i9\""), "{what}: kept again");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_too_old_is_not_used_and_one_too_long_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = left(folder.path()).await;
+    let good = fs::read_to_string(&path).unwrap();
+    let at = good.find("\"saved_at\":").unwrap() + "\"saved_at\":".len();
+    let end = at + good[at..].find(',').unwrap();
+    let saved: u64 = good[at..end].parse().unwrap();
+    for (minutes, expected) in [(9, 2), (11, 0)] {
+        let older = format!("{}{}{}", &good[..at], saved - minutes * 60_000, &good[end..]);
+        fs::write(&path, older).unwrap();
+        let registry = start(&path).await;
+        assert_eq!(known(&registry).len(), expected, "{minutes} min");
+        assert!(path.exists(), "age is no fault");
+        drop(registry);
+    }
+    fs::write(&path, &good).unwrap();
+    let mut short = policy();
+    short.snapshot.max_bytes = 100;
+    let registry = Registry::builder().policy(short).bind(LOCAL).snapshot(&path).start().await.unwrap();
+    assert_eq!(known(&registry), [""; 0]);
+    registry.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_crash_while_it_is_written_leaves_the_former_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = left(folder.path()).await;
+    let draft = folder.path().join("registry.json.new");
+    fs::write(&draft, "half of a new one").unwrap();
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o644)).unwrap();
+    let registry = start(&path).await;
+    assert_eq!(known(&registry).len(), 2);
+    register(&registry, "i3").await;
+    registry.shutdown().await;
+    assert!(!draft.exists());
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let registry = start(&path).await;
+    assert_eq!(known(&registry).len(), 3);
+    drop(registry);
+}
+
+#[tokio::test]
+async fn it_is_written_when_something_changed_and_not_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("registry.json");
+    let registry = start(&path).await;
+    register(&registry, "i1").await;
+    eventually("written", || path.exists() && view(&registry).age.is_some()).await;
+    let first = fs::read(&path).unwrap();
+    let mut client = Client::connect(registry.local_addr()).await;
+    // Heartbeats change nothing that is kept; it would be written each second.
+    let quiet = || view(&registry).age.is_some_and(|age| age > 2200 * MILLI);
+    client.put("/eureka/apps/ORDERS/i1").await;
+    eventually("not written again", quiet).await;
+    assert_eq!(fs::read(&path).unwrap(), first);
+    register(&registry, "i2").await;
+    eventually("written again", || fs::read(&path).unwrap() != first).await;
+    registry.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_is_seen_and_harms_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("inner");
+    fs::create_dir(&inner).unwrap();
+    let path = inner.join("registry.json");
+    let registry = start(&path).await;
+    fs::remove_dir(&inner).unwrap();
+    register(&registry, "i1").await;
+    eventually("seen", || view(&registry).error.is_some()).await;
+    assert_eq!(known(&registry), ["i1 UP"]);
+    fs::create_dir(&inner).unwrap();
+    eventually("written after all", || path.exists() && view(&registry).error.is_none()).await;
+    registry.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_folder_that_is_not_there_is_a_wrong_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("none/registry.json");
+    let wrong = Registry::builder().bind(LOCAL).snapshot(&path).start().await;
+    let Err(error @ StartError::Snapshot(..)) = wrong else { panic!("{wrong:?}") };
+    assert!(error.to_string().contains("none/registry.json"), "{error}");
+    let mut policy = policy();
+    policy.snapshot.max_age = Duration::ZERO;
+    let wrong = Registry::builder().policy(policy).bind(LOCAL).start().await;
+    let Err(StartError::Policy(error)) = wrong else { panic!("{wrong:?}") };
+    assert_eq!(error.field(), "snapshot.max_age");
+}
