@@ -1,6 +1,7 @@
 //! The program, started by a test and ended with it.
 
 use std::{
+    fmt::Write as _,
     io::{BufRead as _, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     process::{Child, Command, ExitStatus, Stdio},
@@ -149,8 +150,11 @@ impl Running {
             "app": app, "instanceId": id, "hostName": "host", "ipAddr": "10.0.0.1", "vipAddress": "orders",
             "dataCenterInfo": { "@class": "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo", "name": "MyOwn" },
         }});
-        let encoded: String = app.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        self.ask("POST", &format!("/eureka/apps/{encoded}"), &instance.to_string()).0
+        let mut path = "/eureka/apps/".to_owned();
+        for byte in app.bytes() {
+            let _ = write!(path, "%{byte:02X}");
+        }
+        self.ask("POST", &path, &instance.to_string()).0
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
 };
 
 use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
-use tokio_rustls::rustls::{self, ClientConfig, ClientConnection, RootCertStore, StreamOwned, pki_types::ServerName};
+use tokio_rustls::rustls::{
+    self, ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+};
 
 use crate::{
     certificates::{issuer, leaf},
@@ -193,10 +196,7 @@ fn over_tls_only_who_has_a_certificate_is_served_if_told_so() {
     let (client_certificate, client_key) = leaf(&issuer, "client", ClientAuth, |_| ());
     let files = [write("ca", &issuer.pem()), write("certificate", &certificate), write("key", &key)];
     let [ca, certificate, key] = files.each_ref().map(String::as_str);
-    let pem = |text: &str| {
-        use rustls::pki_types::pem::PemObject as _;
-        rustls::pki_types::CertificateDer::from_pem_slice(text.as_bytes()).unwrap()
-    };
+    let pem = |text: &str| CertificateDer::from_pem_slice(text.as_bytes()).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(pem(&issuer.pem())).unwrap();
     let configured = || {
@@ -212,7 +212,6 @@ fn over_tls_only_who_has_a_certificate_is_served_if_told_so() {
         stream.set_read_timeout(Some(crate::process::PATIENCE)).unwrap();
         StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream)
     };
-    use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
     let client_key = PrivateKeyDer::from_pem_slice(client_key.as_bytes()).unwrap();
     let known = configured().with_client_auth_cert(vec![pem(&client_certificate)], client_key).unwrap();
     assert_eq!(ask_over(connect(known), "GET", "/eureka/apps", "").0, 200);

@@ -1,3 +1,6 @@
+//! The flags. What is written of them here is what `--help` says.
+#![allow(clippy::doc_markdown, reason = "a terminal shows no Markdown")]
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};

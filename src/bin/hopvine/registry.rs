@@ -81,11 +81,8 @@ async fn serve(
         StartError::Policy(error) => Failure::Config(format!("policy.{error}")),
         other => Failure::Run(other.to_string()),
     })?;
-    loop {
-        match signals.next().await {
-            Signal::Reload => reload(policy, config, arguments),
-            Signal::Stop => break,
-        }
+    while let Signal::Reload = signals.next().await {
+        reload(policy, config, arguments);
     }
     tracing::info!("registry stops");
     stop(registry, &mut signals).await
