@@ -35,7 +35,8 @@ pub(super) struct Row {
     pub(super) addresses: Vec<String>,
     pub(super) host: Option<String>,
     pub(super) zone: String,
-    pub(super) heartbeat: String,
+    pub(super) heartbeat: Option<String>,
+    pub(super) registered: Span,
     pub(super) duration: Span,
     pub(super) due: String,
     pub(super) is_over: bool,
@@ -109,10 +110,8 @@ impl Row {
             addresses: addresses(instance),
             host: (instance.host_name != instance.ip_addr).then(|| cut(&instance.host_name).into_owned()),
             zone: cut(zone(instance)).into_owned(),
-            heartbeat: match seen.renewed {
-                Some(renewed) => format!("{} ago", ago(renewed)),
-                None => format!("none, registered {} ago", ago(seen.registered)),
-            },
+            heartbeat: seen.renewed.map(|renewed| format!("{} ago", ago(renewed))),
+            registered: ago(seen.registered),
             duration: Span(seen.duration),
             due: if is_over {
                 format!("over for {}", ago(seen.due))
