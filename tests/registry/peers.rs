@@ -10,9 +10,10 @@ use std::{
 };
 
 use hopvine::{
-    eureka::{DataCenterInfo, Instance, InstanceStatus, LeaseInfo},
+    connect::http::Tls,
+    eureka::{DataCenterInfo, Instance, InstanceStatus, LeaseInfo, ReplicationResponse, json},
     monitor::PeerView,
-    registry::{By, PeerPolicy, Registry, RegistryBuilder, RegistryHandle, RegistryPolicy, StartError},
+    registry::{By, PeerPolicy, Registry, RegistryBuilder, RegistryHandle, RegistryPolicy, ServerTls, StartError},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -22,7 +23,7 @@ use tokio::{
 
 use crate::{
     client::{Client, fresh, registration, request},
-    scripted::{Reply, Server, eventually, gzip, orders},
+    scripted::{Reply, Seen, Server, eventually, gzip, orders},
 };
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -214,6 +215,38 @@ async fn of_two_that_know_an_instance_differently_the_newer_is_believed_by_both(
     eventually("ours is told", || dirty(&b, "newer") == Some(2) && dirty(&b, "unknown") == Some(1)).await;
     a.shutdown().await;
     b.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_echo_of_a_heartbeat_does_not_undo_what_happened_meanwhile() {
+    let echo = |seen: &Seen| {
+        let answer = |item: &serde_json::Value| {
+            let is_heartbeat = item["action"] == "Heartbeat";
+            let instance = is_heartbeat.then(|| Arc::new(instance("ORDERS", "i1", 1)));
+            ReplicationResponse { status_code: if is_heartbeat { 409 } else { 200 }, instance }
+        };
+        let answers: Vec<_> = operations(&seen.body).iter().map(answer).collect();
+        let mut document = Vec::new();
+        json::write_replication_responses(&answers, &mut document);
+        Reply::json(String::from_utf8(document).unwrap())
+    };
+    let server = Server::start(move |seen| if seen.body.is_empty() { Reply::status(404) } else { echo(seen) }).await;
+    let a = builder(LOCAL, &[server.address], soon()).start().await.unwrap();
+    register(&a, "ORDERS", "i1", 1);
+    let blue = vec![("colour".to_owned(), "blue".to_owned())];
+    assert_eq!(a.store().add_metadata("ORDERS", "i1", blue, By::Client, a.now()), Ok(true));
+    beat(&a, "ORDERS", "i1");
+    eventually("answered", || told(&server).contains(&"Heartbeat i1".to_owned()) && view(&a)[0].sent >= 2).await;
+    assert_eq!(known(&a), ["ORDERS/i1 UP UNKNOWN blue"]);
+    // One that left does not come back by it either.
+    beat(&a, "ORDERS", "i1");
+    a.store().cancel("ORDERS", "i1", By::Client, a.now());
+    eventually("left", || told(&server).contains(&"Cancel i1".to_owned()) && view(&a)[0].queued == 0).await;
+    let sent = view(&a)[0].sent;
+    register(&a, "STOCK", "i2", 1);
+    eventually("the next", || view(&a)[0].sent > sent && told(&server).contains(&"Register i2".to_owned())).await;
+    assert_eq!(known(&a), ["STOCK/i2 UP UNKNOWN -"]);
+    a.shutdown().await;
 }
 
 #[tokio::test]
@@ -557,6 +590,43 @@ async fn a_peers_credentials_go_to_it_alone_and_are_shown_nowhere() {
     let refused = view(&stranger).remove(0);
     assert!(refused.error.as_ref().unwrap().contains("401"), "{refused:?}");
     for registry in [a, b, stranger] {
+        registry.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn peers_may_talk_over_tls_and_show_their_certificates() {
+    let key = || rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = rcgen::CertifiedIssuer::self_signed(parameters, key()).unwrap();
+    let issue = |name: &str| {
+        let key = key();
+        let certificate =
+            rcgen::CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    };
+    let (certificate, key) = issue("localhost");
+    let tls = ServerTls::new(certificate.as_bytes(), key.as_bytes()).unwrap();
+    let tls = tls.client_roots(authority.pem().as_bytes()).unwrap();
+    let b = builder(LOCAL, &[], soon()).tls(tls).start().await.unwrap();
+    register(&b, "STOCK", "i1", 1);
+
+    let peer = format!("https://localhost:{}/eureka/", b.local_addr().port());
+    let (certificate, key) = issue("registry");
+    let roots = Tls::pem_roots(authority.pem().as_bytes()).unwrap();
+    let own = roots.clone().client_certificate(certificate.as_bytes(), key.as_bytes()).unwrap();
+    let start = |tls| Registry::builder().policy(soon()).bind(LOCAL).peers([&peer]).peer_tls(tls).start();
+    let a = start(own).await.unwrap();
+    assert_eq!(known(&a), ["STOCK/i1 UP UNKNOWN -"]);
+    register(&a, "ORDERS", "i1", 1);
+    eventually("told", || known(&b).len() == 2).await;
+
+    let nobody = start(roots).await.unwrap();
+    assert_eq!(known(&nobody), [""; 0]);
+    register(&nobody, "ORDERS", "i2", 1);
+    eventually("refused", || view(&nobody)[0].failing_for.is_some()).await;
+    for registry in [a, b, nobody] {
         registry.shutdown().await;
     }
 }

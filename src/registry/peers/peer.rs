@@ -201,13 +201,27 @@ impl Peer {
                     None => self.push(operation(&key, dirty, Action::Cancel), now, policy),
                 }),
                 Reaction::Take(key, instance) => {
-                    if let Err(reason) = take(store, &key, instance, now) {
-                        self.state().failed += 1;
-                        tracing::warn!(target: "hopvine::registry", peer = %self.url, app = ?key.0, id = ?key.1, reason,
-                            "a peer's newer instance is not taken");
+                    // A heartbeat may have been told twice, and something have happened here meanwhile.
+                    let known = store.instance(&key.0, &key.1, now);
+                    if known.is_some_and(|known| known.last_dirty_timestamp < instance.last_dirty_timestamp) {
+                        self.take(store, &key, instance, now);
+                    }
+                }
+                Reaction::TakeBack(key, instance) => {
+                    let known = store.instance(&key.0, &key.1, now);
+                    if known.is_none_or(|known| known.last_dirty_timestamp < instance.last_dirty_timestamp) {
+                        self.take(store, &key, instance, now);
                     }
                 }
             }
+        }
+    }
+
+    fn take(&self, store: &Store, key: &Key, instance: Arc<Instance>, now: Moment) {
+        if let Err(reason) = take(store, key, instance, now) {
+            self.state().failed += 1;
+            tracing::warn!(target: "hopvine::registry", peer = %self.url, app = ?key.0, id = ?key.1, reason,
+                "a peer's newer instance is not taken");
         }
     }
 
@@ -250,7 +264,7 @@ fn operation((app_name, id): &Key, last_dirty_timestamp: Option<u64>, action: Ac
 }
 
 /// Takes an instance that a peer knows better, with its override.
-pub(super) fn take(store: &Store, (app, id): &Key, instance: Arc<Instance>, now: Moment) -> Result<(), String> {
+fn take(store: &Store, (app, id): &Key, instance: Arc<Instance>, now: Moment) -> Result<(), String> {
     instance.validate(app).map_err(|invalid| invalid.to_string())?;
     if instance.id() != &**id {
         return Err("it has another id".to_owned());

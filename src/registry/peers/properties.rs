@@ -220,6 +220,16 @@ impl Pair {
         self.queue.push(operation, self.now, &self.policy);
     }
 
+    fn take(&mut self, id: &str, instance: &Arc<Instance>, or_none: bool) {
+        let dirty = instance.last_dirty_timestamp.unwrap();
+        if self.here.0.get(id).map_or(or_none, |known| known.0 < dirty) {
+            self.here.told(&operation(id, dirty, Action::Register(Arc::clone(instance))));
+            if instance.overridden_status != InstanceStatus::Unknown {
+                self.here.told(&operation(id, dirty, Action::StatusUpdate(instance.overridden_status)));
+            }
+        }
+    }
+
     fn batch(&mut self, how: u8) {
         let (mut items, debts) = self.queue.take(self.now, &self.policy);
         for (key, debt) in debts {
@@ -249,10 +259,8 @@ impl Pair {
                         self.push(Replication { last_dirty_timestamp: dirty, ..cancel });
                     }
                 }
-                Reaction::Take((_, id), instance) => {
-                    let kept = (instance.last_dirty_timestamp.unwrap(), instance.status, instance.overridden_status);
-                    self.here.0.insert(id.to_string(), kept);
-                }
+                Reaction::Take((_, id), instance) => self.take(&id, &instance, false),
+                Reaction::TakeBack((_, id), instance) => self.take(&id, &instance, true),
             }
         }
     }

@@ -28,8 +28,10 @@ pub(super) enum Reaction {
     Register(Key),
     /// This instance left here, and the peer may have it: it is told.
     Cancel(Key, Option<u64>),
-    /// The peer knows this instance better.
+    /// The peer knows this instance better: it is taken if it is newer than what is here by now.
     Take(Key, Arc<Instance>),
+    /// The peer knows a newer instance than the one that left here: it is taken too.
+    TakeBack(Key, Arc<Instance>),
 }
 
 /// The sum of a batch's answers.
@@ -71,6 +73,7 @@ pub(super) fn outcome(items: Vec<Item>, answers: Vec<ReplicationResponse>) -> Ou
             // What is not there has left.
             (404, _) if operation.action == Action::Cancel => None,
             (404, _) if is_heartbeat => Some(Reaction::Register(key)),
+            (_, Some(instance)) if is_question => Some(Reaction::TakeBack(key, instance)),
             (_, Some(instance)) if is_heartbeat => Some(Reaction::Take(key, instance)),
             _ => {
                 outcome.failed += 1;
