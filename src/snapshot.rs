@@ -89,12 +89,12 @@ fn read(file: File, max_bytes: usize, limits: &Limits) -> Result<Loaded, String>
     Ok(Loaded { applications, age })
 }
 
-/// Writes it: whole, or not at all.
-pub(crate) fn save(path: &Path, applications: &Applications) -> io::Result<()> {
+/// Writes it: whole, or not at all. It is of that age already.
+pub(crate) fn save(path: &Path, applications: &Applications, age: Duration) -> io::Result<()> {
     let mut document = Vec::new();
     json::write_applications(applications, Form::Full, &mut document);
-    let head =
-        Head { eureka_snapshot: VERSION, saved_at: milliseconds(), bytes: document.len(), crc32: checksum(&document) };
+    let saved_at = milliseconds().saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    let head = Head { eureka_snapshot: VERSION, saved_at, bytes: document.len(), crc32: checksum(&document) };
     let draft = beside(path, "new");
     // One left over by somebody else could have another mode, or be a link to elsewhere.
     let _ = fs::remove_file(&draft);

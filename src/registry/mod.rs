@@ -8,7 +8,8 @@
 //! | [`Registry`] | starts it: where it listens, whom it asks for a password, TLS |
 //! | [`RegistryPolicy`], [`RegistryLimits`] | how it keeps leases, and how much it takes; [live](crate::Live) |
 //! | [`Store`] | what it knows, without clock or socket; to be read and changed in the program itself |
-//! | [`ReplicationSink`] | who is told of what happens, to tell the peers |
+//! | [`PeerPolicy`], [`SnapshotPolicy`] | how it tells other registries, and keeps itself on disk |
+//! | [`ReplicationSink`] | who else is told of what happens |
 //! | [`RegistryView`](crate::monitor::RegistryView) | what a monitor sees of it, with a counter for each limit |
 //!
 //! # Leases and self-preservation
@@ -31,6 +32,19 @@
 //! `?instance=APP/ID` says that the instance itself holds the watch. If the registry is told so (`expel_on_disconnect`), it is taken out when the watch breaks and does not come
 //! back within `suspicion`: at most 15 % of an application a minute (but one), and nobody where more than half of an application break at once. Self-preservation
 //! does not keep it; peers are told.
+//!
+//! # Peers
+//!
+//! [`RegistryBuilder::peers`] names other registries, ours or Java ones. They are told what clients do here, in batches half a second apart, as Java servers tell
+//! each other, and nothing of what another told us: each must name all others. Of two that know an instance differently, the one it told later is believed
+//! (`lastDirtyTimestamp`). A peer that is down costs its queue; when it is back it is told how those instances are by then of which something could not be told,
+//! and of all others with their next heartbeat. Evictions are not told, since each has leases of its own; instances whose watch broke are.
+//!
+//! When a registry starts, it copies what the first peer knows that knows anything; if none does, what its [snapshot](RegistryBuilder::snapshot) says. Until then it
+//! takes registrations and heartbeats, and refuses lists: a Java client asks another server then, and one of ours keeps what it has.
+//!
+//! What is restored from a snapshot has one whole lease to be heard of, and no heartbeats are expected of it before: so the dead go even while self-preservation is
+//! on, unless the living are silent too.
 
 mod clock;
 mod counters;

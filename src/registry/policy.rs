@@ -68,7 +68,7 @@ pub struct RegistryLimits {
     pub document: Limits,
     /// Bytes of a request's body; a longer one is answered 413. By default 256 KiB.
     pub body_bytes: usize,
-    /// Bytes of a peer's batch; a longer one is answered 413. By default 4 MiB: 250 registrations with room.
+    /// Bytes of a peer's batch; a longer one is answered 413, none is sent, and no longer answer is read. By default 4 MiB: 250 registrations with room.
     pub batch_bytes: usize,
     /// Items of a peer's batch; a longer one is answered 400. By default 250.
     pub batch_items: usize,

@@ -10,9 +10,10 @@ use std::{
 };
 
 use hopvine::{
+    connect::http::Tls,
     eureka::{DataCenterInfo, Instance, InstanceStatus, LeaseInfo},
     monitor::PeerView,
-    registry::{By, PeerPolicy, Registry, RegistryBuilder, RegistryHandle, RegistryPolicy, StartError},
+    registry::{By, PeerPolicy, Registry, RegistryBuilder, RegistryHandle, RegistryPolicy, ServerTls, StartError},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -284,6 +285,25 @@ async fn what_could_not_be_told_in_time_or_found_no_room_is_told_when_the_peer_c
 }
 
 #[tokio::test]
+async fn what_is_more_than_a_peer_takes_at_once_is_told_in_parts() {
+    let mut policy = soon();
+    policy.limits.batch_bytes = 100_000;
+    let b = builder(LOCAL, &[], policy.clone()).start().await.unwrap();
+    let a = builder(LOCAL, &[b.local_addr()], policy).start().await.unwrap();
+    let text = "x".repeat(8000);
+    for number in 0..100 {
+        let mut large = instance("ORDERS", &format!("i{number}"), 1);
+        large.metadata = [("a", text.clone()), ("b", text.clone()), ("c", text.clone())].into_iter().collect();
+        a.store().register(large, By::Client, a.now()).unwrap();
+    }
+    eventually("told", || known(&a) == known(&b)).await;
+    eventually("answers are counted", || view(&a)[0].sent == 100).await;
+    assert_eq!(view(&a)[0].failed, 0);
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_stop_tells_peers_what_they_were_not_told_yet() {
     let b = start(LOCAL, &[]).await;
     let a = builder(LOCAL, &[b.local_addr()], with(|peers| peers.batch_wait = 20_000 * MILLI)).start().await.unwrap();
@@ -525,7 +545,11 @@ async fn a_peers_credentials_go_to_it_alone_and_are_shown_nowhere() {
     let a = with("bob:s3cret").await.unwrap();
     register(&a, "ORDERS", "i1", 1);
     eventually("told", || known(&b).len() == 1).await;
-    assert_eq!(view(&a)[0].url, format!("http://***@{}/eureka/", b.local_addr()));
+    let shown = format!("http://***@{}/eureka/", b.local_addr());
+    assert_eq!(view(&a)[0].url, shown);
+    eventually("reachable", || view(&a)[0].reachable_for.is_some()).await;
+    let status = Client::connect(a.local_addr()).await.get("/eureka/status").await.body;
+    assert!(status.contains(&format!(r#""available-replicas":"{shown},""#)), "{status}");
     assert!(!format!("{a:?} {:?}", view(&a)).contains("s3cret"));
 
     let stranger = with("bob:wrong").await.unwrap();
@@ -534,6 +558,43 @@ async fn a_peers_credentials_go_to_it_alone_and_are_shown_nowhere() {
     let refused = view(&stranger).remove(0);
     assert!(refused.error.as_ref().unwrap().contains("401"), "{refused:?}");
     for registry in [a, b, stranger] {
+        registry.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn peers_may_talk_over_tls_and_show_their_certificates() {
+    let key = || rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = rcgen::CertifiedIssuer::self_signed(parameters, key()).unwrap();
+    let issue = |name: &str| {
+        let key = key();
+        let certificate =
+            rcgen::CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    };
+    let (certificate, key) = issue("localhost");
+    let tls = ServerTls::new(certificate.as_bytes(), key.as_bytes()).unwrap();
+    let tls = tls.client_roots(authority.pem().as_bytes()).unwrap();
+    let b = builder(LOCAL, &[], soon()).tls(tls).start().await.unwrap();
+    register(&b, "STOCK", "i1", 1);
+
+    let peer = format!("https://localhost:{}/eureka/", b.local_addr().port());
+    let (certificate, key) = issue("registry");
+    let roots = Tls::pem_roots(authority.pem().as_bytes()).unwrap();
+    let own = roots.clone().client_certificate(certificate.as_bytes(), key.as_bytes()).unwrap();
+    let start = |tls| Registry::builder().policy(soon()).bind(LOCAL).peers([&peer]).peer_tls(tls).start();
+    let a = start(own).await.unwrap();
+    assert_eq!(known(&a), ["STOCK/i1 UP UNKNOWN -"]);
+    register(&a, "ORDERS", "i1", 1);
+    eventually("told", || known(&b).len() == 2).await;
+
+    let nobody = start(roots).await.unwrap();
+    assert_eq!(known(&nobody), [""; 0]);
+    register(&nobody, "ORDERS", "i2", 1);
+    eventually("refused", || view(&nobody)[0].failing_for.is_some()).await;
+    for registry in [a, b, nobody] {
         registry.shutdown().await;
     }
 }

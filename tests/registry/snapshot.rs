@@ -83,6 +83,55 @@ async fn a_restart_begins_with_what_was_known_and_each_has_a_whole_lease() {
 }
 
 #[tokio::test]
+async fn a_registry_that_restarts_again_and_again_does_not_keep_the_dead_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = left(folder.path()).await;
+    let age = |minutes: u64| {
+        let file = fs::read_to_string(&path).unwrap();
+        let at = file.find("\"saved_at\":").unwrap() + "\"saved_at\":".len();
+        let end = at + file[at..].find(',').unwrap();
+        let saved: u64 = file[at..end].parse().unwrap();
+        fs::write(&path, format!("{}{}{}", &file[..at], saved - minutes * 60_000, &file[end..])).unwrap();
+    };
+    for (minutes, newcomer) in [(6, "i3"), (3, "i4")] {
+        age(minutes);
+        let registry = start(&path).await;
+        register(&registry, newcomer).await;
+        registry.shutdown().await;
+    }
+    // What is known of some is ten minutes old.
+    age(2);
+    let registry = start(&path).await;
+    assert_eq!(known(&registry), [""; 0]);
+    drop(registry);
+
+    // Those who were heard of are not taken out with them.
+    let path = left(folder.path()).await;
+    let mut short = policy();
+    short.snapshot.max_age = Duration::from_secs(2);
+    let registry = Registry::builder().policy(short).bind(LOCAL).snapshot(&path).start().await.unwrap();
+    assert_eq!(known(&registry).len(), 2);
+    let mut client = Client::connect(registry.local_addr()).await;
+    let written = || view(&registry).age.is_some() && !fs::read_to_string(&path).unwrap().contains("\"i2\"");
+    eventually("the silent one is left out", || {
+        registry
+            .store()
+            .register(
+                hopvine::eureka::Instance { instance_id: Some("i9".into()), app: "A".into(), ..Default::default() },
+                By::Client,
+                registry.now(),
+            )
+            .unwrap();
+        registry.store().renew("ORDERS", "i1", Default::default(), By::Client, registry.now());
+        written()
+    })
+    .await;
+    assert_eq!(client.get("/eureka/apps/ORDERS/i2").await.status, 200, "it is still here");
+    assert!(fs::read_to_string(&path).unwrap().contains("\"i1\""));
+    registry.shutdown().await;
+}
+
+#[tokio::test]
 async fn peers_know_better_than_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = left(folder.path()).await;

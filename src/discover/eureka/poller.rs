@@ -366,7 +366,7 @@ impl Poller {
         }
         let Some(applications) = self.copy.as_ref().map(|copy| copy.applications().clone()) else { return };
         (self.saved, self.unsaved) = (Some(Instant::now()), false);
-        let saved = tokio::task::spawn_blocking(move || snapshot::save(&path, &applications)).await;
+        let saved = tokio::task::spawn_blocking(move || snapshot::save(&path, &applications, Duration::ZERO)).await;
         if let Ok(Err(error)) = saved {
             tracing::warn!(target: "hopvine::eureka", %error, "the snapshot cannot be written");
         }

@@ -28,7 +28,13 @@ pub(in crate::registry) async fn copy(connect: &Connect, store: &Arc<Store>, clo
 
 async fn from_any(connect: &Connect, policy: &RegistryPolicy, store: &Arc<Store>, clock: Clock) -> usize {
     let servers = connect.for_copies(&policy.peers);
-    let Ok(calls) = Calls::new(&servers, Instant::now()) else { return 0 };
+    let calls = match Calls::new(&servers, Instant::now()) {
+        Ok(calls) => calls,
+        Err(error) => {
+            tracing::warn!(target: "hopvine::registry", %error, "no copy from peers");
+            return 0;
+        }
+    };
     for (number, url) in connect.urls.iter().enumerate() {
         match calls.fetch_from(number, "apps/", false, &policy.limits.document).await {
             Ok(Fetched::Applications(all)) if all.instances().next().is_some() => {

@@ -77,7 +77,7 @@ impl Connect {
 /// All peers.
 #[derive(Debug)]
 pub(super) struct Peers {
-    peers: Vec<Arc<Peer>>,
+    all: Vec<Arc<Peer>>,
     policy: crate::Live<super::RegistryPolicy>,
     clock: Clock,
 }
@@ -100,8 +100,8 @@ impl Peers {
             let transport = Transport::new(&connect.servers(vec![url.clone()], transport))?;
             Ok(Arc::new(Peer::new(url.clone(), transport, &own.ip().to_string())))
         };
-        let peers = connect.urls.iter().map(peer).collect::<Result<_, PolicyError>>()?;
-        Ok(Self { peers, policy: policy.clone(), clock })
+        let all = connect.urls.iter().map(peer).collect::<Result<_, PolicyError>>()?;
+        Ok(Self { all, policy: policy.clone(), clock })
     }
 
     /// Sends to each on its own, until told to close.
@@ -112,21 +112,21 @@ impl Peers {
         closing: &CancellationToken,
         ended: &CancellationToken,
     ) {
-        for peer in &self.peers {
+        for peer in &self.all {
             let task = Arc::clone(peer).run(Arc::clone(store), self.clock, closing.clone());
             tasks.spawn(ended.clone().run_until_cancelled_owned(task));
         }
     }
 
     pub(super) fn views(&self) -> Vec<PeerView> {
-        self.peers.iter().map(|peer| peer.view(self.clock.now())).collect()
+        self.all.iter().map(|peer| peer.view(self.clock.now())).collect()
     }
 }
 
 impl ReplicationSink for Peers {
     fn replicate(&self, operation: Replication) {
         let (policy, now) = (self.policy.get(), self.clock.now());
-        let Some((last, others)) = self.peers.split_last() else { return };
+        let Some((last, others)) = self.all.split_last() else { return };
         for peer in others {
             peer.push(operation.clone(), now, &policy);
         }

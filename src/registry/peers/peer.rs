@@ -122,7 +122,16 @@ impl Peer {
         if items.is_empty() {
             return true;
         }
-        let verdict = self.exchange(&items, policy).await;
+        let body = loop {
+            let body = batch(&items);
+            if body.len() <= policy.limits.batch_bytes || items.len() == 1 {
+                break body;
+            }
+            // More than a peer with our limits takes.
+            let rest = items.split_off(items.len() / 2);
+            self.state().queue.put_back(rest, clock.now(), policy);
+        };
+        let verdict = self.exchange(body, items.len(), policy).await;
         let now = clock.now();
         let (first, error) = match verdict {
             Verdict::Answered(answers) => {
@@ -147,10 +156,7 @@ impl Peer {
         false
     }
 
-    async fn exchange(&self, items: &[Item], policy: &RegistryPolicy) -> Verdict {
-        let operations: Vec<Replication> = items.iter().map(Item::on_the_wire).collect();
-        let mut body = Vec::new();
-        json::write_replications(&operations, &mut body);
+    async fn exchange(&self, body: Vec<u8>, count: usize, policy: &RegistryPolicy) -> Verdict {
         let mut ask = Ask::new(Method::POST, "peerreplication/batch/");
         ask.headers = self.headers.clone();
         ask.body = Some(Bytes::from(body));
@@ -161,7 +167,7 @@ impl Peer {
             Ok(Err(error)) => return Verdict::Broken(error),
             Err(_) => return Verdict::Busy("no answer in time".to_owned()),
         };
-        let (status, count, limits) = (answer.status, items.len(), policy.limits.document.clone());
+        let (status, limits) = (answer.status, policy.limits.document.clone());
         let is_large = answer.wire_bytes() > LARGE;
         let read = move || match answer.body() {
             Ok(body) => verdict(status, &body, count, &limits),
@@ -230,6 +236,13 @@ impl Peer {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn batch(items: &[Item]) -> Vec<u8> {
+    let operations: Vec<Replication> = items.iter().map(Item::on_the_wire).collect();
+    let mut body = Vec::new();
+    json::write_replications(&operations, &mut body);
+    body
 }
 
 fn operation((app_name, id): &Key, last_dirty_timestamp: Option<u64>, action: Action) -> Replication {

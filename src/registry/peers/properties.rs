@@ -17,7 +17,7 @@ use crate::{
 
 /// A policy under which little has room.
 fn policy(queue: usize, batch_items: usize) -> RegistryPolicy {
-    let peers = PeerPolicy { queue, batch_items, ..PeerPolicy::default() };
+    let peers = PeerPolicy { batch_items, queue, ..PeerPolicy::default() };
     RegistryPolicy { peers, ..RegistryPolicy::default() }
 }
 

@@ -41,9 +41,13 @@ pub(super) struct Debt {
     register: bool,
     /// What an operator says.
     status: bool,
-    /// That it left; when it had changed itself last.
-    left: Option<Option<u64>>,
+    /// That it left.
+    left: Option<Left>,
 }
+
+/// When an instance that left had changed itself last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Left(Option<u64>);
 
 /// One operation on its way.
 #[derive(Debug)]
@@ -214,7 +218,7 @@ impl Queue {
             }
             Action::Register(_) => Debt { register: true, ..Debt::default() },
             // If it is back by then, it is without the override that it left with.
-            Action::Cancel => Debt { left: Some(operation.last_dirty_timestamp), status: true, register: false },
+            Action::Cancel => Debt { left: Some(Left(operation.last_dirty_timestamp)), status: true, register: false },
             Action::StatusUpdate(_) | Action::DeleteStatusOverride(_) => Debt { status: true, ..Debt::default() },
         };
         self.owe((operation.app_name, operation.id), debt, most);
@@ -244,7 +248,7 @@ impl Debt {
         };
         let Some(instance) = now else {
             let question = Action::Heartbeat { status: None, overridden_status: None };
-            let ask = |left| item(left, question, Self { register: false, ..self });
+            let ask = |Left(dirty)| item(dirty, question, Self { register: false, ..self });
             return self.left.map(ask).into_iter().collect();
         };
         let (dirty, status) = (instance.last_dirty_timestamp, instance.status);

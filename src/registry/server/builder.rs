@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Settings of a [`Registry`].
+/// Settings of a [`Registry`](super::Registry).
 #[must_use = "a registry runs when it is started"]
 pub struct RegistryBuilder {
     pub(super) policy: Result<Live<RegistryPolicy>, PolicyError>,

@@ -8,6 +8,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// How often it is looked whether something changed.
-const TICK: std::time::Duration = std::time::Duration::from_secs(1);
+const TICK: Duration = Duration::from_secs(1);
 
 /// The file, and what it holds.
 #[derive(Debug)]
@@ -33,9 +34,11 @@ pub(super) struct Keeper {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The store's version that is on disk; nothing, while what is there is not from it.
+    /// The store's version that is on disk; none, as long as it is what it was at the start.
     version: Option<u64>,
     written: Option<Moment>,
+    /// When that was written which was restored.
+    restored: Option<Moment>,
     tried: Option<Moment>,
     error: Option<String>,
 }
@@ -70,6 +73,9 @@ impl Keeper {
             Ok(loaded) => {
                 let known = peers::valid(loaded.applications, &self.store);
                 let restored = known.filter_map(|instance| self.store.restore(instance, self.clock.now()).ok()).count();
+                let mut state = self.state();
+                state.restored = Some(self.clock.now().before(loaded.age));
+                state.version = Some(self.store.version());
                 tracing::info!(target: "hopvine::registry", path = %self.path.display(), age = ?loaded.age, instances = restored,
                     "restored from the snapshot");
                 restored
@@ -96,13 +102,13 @@ impl Keeper {
 
     async fn save(self: &Arc<Self>) {
         let version = self.store.version();
-        if self.state().version == Some(version) || (version == 0 && self.state().version.is_none()) {
+        if self.state().version.unwrap_or(0) == version {
             return;
         }
         self.state().tried = Some(self.clock.now());
         let keeper = Arc::clone(self);
         // Changes that come while it is read make it newer than this version: it is written once more then.
-        let saved = tokio::task::spawn_blocking(move || snapshot::save(&keeper.path, &keeper.store.all())).await;
+        let saved = tokio::task::spawn_blocking(move || keeper.save_now()).await;
         let saved = saved.unwrap_or_else(|_| Err(io::Error::other("writing it was cut short")));
         let mut state = self.state();
         match saved {
@@ -115,6 +121,18 @@ impl Keeper {
                 }
                 state.error = Some(error.to_string());
             }
+        }
+    }
+
+    /// Who was silent since a restart is known from the former file, and no better: so this one is as old as that, or is without them.
+    fn save_now(&self) -> io::Result<()> {
+        let age = self.state().restored.map(|restored| self.clock.now().since(restored));
+        match age.filter(|_| self.store.unheard() > 0) {
+            Some(age) if age <= self.store.policy().get().snapshot.max_age => {
+                snapshot::save(&self.path, &self.store.all(), age)
+            }
+            Some(_) => snapshot::save(&self.path, &self.store.all_heard(), Duration::ZERO),
+            None => snapshot::save(&self.path, &self.store.all(), Duration::ZERO),
         }
     }
 

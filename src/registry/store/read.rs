@@ -1,4 +1,7 @@
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use serde::Serialize;
 
@@ -96,10 +99,29 @@ impl Store {
 
     /// Everything, in the order of names.
     pub fn all(&self) -> Applications {
+        self.those(|_| true)
+    }
+
+    /// Those that somebody has heard of since the restart. The hash is that of all.
+    pub(in crate::registry) fn all_heard(&self) -> Applications {
+        self.those(|lease| !lease.is_unheard())
+    }
+
+    /// How many nobody has heard of since the restart.
+    pub(in crate::registry) fn unheard(&self) -> usize {
+        self.unheard.load(Relaxed)
+    }
+
+    fn those(&self, which: impl Fn(&Lease) -> bool) -> Applications {
         let exact = self.policy.get().exact_leases;
         let (mut applications, hash) = {
             let state = self.read();
-            let all = state.applications.iter().map(|(name, instances)| (Arc::clone(name), copies(instances)));
+            let copies = |(name, instances): (&Arc<str>, _)| {
+                let mut copies = copies(instances);
+                copies.retain(|copy| which(&copy.lease));
+                (Arc::clone(name), copies)
+            };
+            let all = state.applications.iter().map(copies).filter(|(_, copies)| !copies.is_empty());
             (all.collect::<Vec<_>>(), state.counts.to_string())
         };
         applications.sort_unstable_by(|(name, _), (other, _)| name.cmp(other));
