@@ -11,7 +11,7 @@ use std::{
 use hopvine::{
     eureka::InstanceStatus,
     monitor::SnapshotView,
-    registry::{By, Registry, RegistryHandle, RegistryPolicy, SnapshotPolicy, StartError},
+    registry::{By, Registry, RegistryHandle, RegistryPolicy, SnapshotPolicy, StartError, store::Heartbeat},
 };
 
 use crate::{
@@ -122,7 +122,7 @@ async fn a_registry_that_restarts_again_and_again_does_not_keep_the_dead_for_eve
                 registry.now(),
             )
             .unwrap();
-        registry.store().renew("ORDERS", "i1", Default::default(), By::Client, registry.now());
+        registry.store().renew("ORDERS", "i1", Heartbeat::default(), By::Client, registry.now());
         written()
     })
     .await;
