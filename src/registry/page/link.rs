@@ -17,7 +17,7 @@ pub(super) struct Link {
 impl Link {
     /// Only over HTTP or HTTPS, to a host, and as nobody else: everything else stays text.
     pub(super) fn new(name: &'static str, url: Option<&str>) -> Option<Self> {
-        let url = url.filter(|url| url.len() <= LONGEST)?;
+        let url = url.filter(|url| url.len() <= LONGEST && url.bytes().all(is_of_urls))?;
         let parsed: Uri = url.parse().ok()?;
         let is_web = parsed.scheme_str().is_some_and(|scheme| matches!(scheme, "http" | "https"));
         let host =
@@ -25,6 +25,11 @@ impl Link {
         // As it was parsed, not as it came: a browser might read that otherwise.
         (is_web && host.is_some()).then(|| Self { name, url: parsed.to_string() })
     }
+}
+
+/// Whether it may stand in a URL as it is. A quote may, and has no business there.
+fn is_of_urls(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&()*+,;=%".contains(&byte)
 }
 
 /// A link to a part of the page.
@@ -65,6 +70,9 @@ mod tests {
             "http:host",
             "http://good.example@evil.example/",
             "http://host/\"onclick=alert(1)",
+            "http://host/'onclick=alert(1)",
+            "http://host/<b>",
+            "http://host\\@evil.example/",
             "http://host/ x",
             "http://host/\u{202e}",
             "http://h\u{f6}st/",

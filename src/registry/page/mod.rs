@@ -27,8 +27,10 @@ const UNFOLDED: usize = 50;
 
 /// What a browser may do with the page: nothing that does not come from here, and of that only the template's `<style>` and `<script>`, by their hashes. A test
 /// says what those must be.
-pub(super) const SECURITY_POLICY: &str = "default-src 'none'; style-src 'sha256-NCGAEN/uHfHJKo3d/vNTrjrwtwOBXvTPf/sYqNbvQT4='; script-src 'sha256-l4jZ2fG8VR68/US99vf1BhgmUU/D21XzCRoZYNRKTGk='; connect-src 'self'; img-src data:; \
-    form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+pub(super) const SECURITY_POLICY: &str = "default-src 'none'; connect-src 'self'; form-action 'self'; img-src data:; \
+    style-src 'sha256-NCGAEN/uHfHJKo3d/vNTrjrwtwOBXvTPf/sYqNbvQT4='; \
+    script-src 'sha256-l4jZ2fG8VR68/US99vf1BhgmUU/D21XzCRoZYNRKTGk='; \
+    base-uri 'none'; frame-ancestors 'none'";
 
 #[derive(Template)]
 #[template(path = "page.html", config = "src/registry/page/askama.toml")]

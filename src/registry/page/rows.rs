@@ -58,7 +58,7 @@ impl Other {
                 format!("fails for {}: {}", Span::seconds(failing), cut(peer.error.as_deref().unwrap_or("no answer")))
             }
             (None, Some(reachable)) => format!("answers for {}", Span::seconds(reachable)),
-            (None, None) => "not asked yet".to_owned(),
+            (None, None) => "nothing was to be told yet".to_owned(),
         };
         let numbers = [
             ("Queued", peer.queued as u64),
