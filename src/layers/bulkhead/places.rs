@@ -449,7 +449,7 @@ mod tests {
                         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
                         let mut held: Vec<Place<Own>> = Vec::new();
                         start.wait();
-                        for _ in 0..10_000 {
+                        for _ in 0..5_000 {
                             let most = random.usize(..each);
                             while held.len() > most {
                                 leave(held.pop());
