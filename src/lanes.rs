@@ -140,7 +140,7 @@ mod tests {
         let mine = || (***lanes.here(), ***lanes.here());
         let (own, again) = mine();
         assert_eq!(own, again);
-        let other = std::thread::scope(|scope| scope.spawn(|| number()).join().expect("no panic"));
+        let other = std::thread::scope(|scope| scope.spawn(number).join().expect("no panic"));
         assert_ne!(other, number());
     }
 }

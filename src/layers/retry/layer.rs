@@ -120,7 +120,7 @@ impl<S: Clone, C: Send + Sync + 'static> Layer<S> for RetryLayer<C> {
         if let Some(monitor) = &shared.monitor {
             shared.registered.call_once(|| drop(monitor.register(&shared.name, shared)));
         }
-        Retry::new(inner, Arc::clone(shared))
+        Retry::new(inner, shared)
     }
 }
 

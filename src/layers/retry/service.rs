@@ -37,9 +37,9 @@ impl<S: Clone, C> Parts<S, C> {
 }
 
 impl<S: Clone, C> Retry<S, C> {
-    pub(super) fn new(inner: S, shared: Arc<Shared<C>>) -> Self {
+    pub(super) fn new(inner: S, shared: &Arc<Shared<C>>) -> Self {
         let template = Arc::new(Mutex::new(inner.clone()));
-        let lanes = Lanes::new(|lane| Parts { shared: Arc::clone(&shared), lane, template: Arc::clone(&template) });
+        let lanes = Lanes::new(|lane| Parts { shared: Arc::clone(shared), lane, template: Arc::clone(&template) });
         Self { inner, lanes }
     }
 }
