@@ -96,6 +96,7 @@ mod error;
 #[cfg(feature = "eureka")]
 #[cfg_attr(docsrs, doc(cfg(feature = "eureka")))]
 pub mod eureka;
+mod lanes;
 pub mod layers;
 pub mod live;
 pub mod monitor;

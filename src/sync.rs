@@ -3,7 +3,7 @@
 
 pub(crate) use std::sync::{
     PoisonError,
-    atomic::Ordering::{AcqRel, Acquire, Relaxed, Release},
+    atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
 };
 
 #[cfg(not(all(test, hopvine_loom)))]

@@ -17,7 +17,8 @@ A small shop on loopback, and the drill that teams know.
 
 usage: shop [--rate N] [--seconds N] [--seed N] [--json]
 
-  --rate N      requests a second, 20 to 5000 (default 500)
+  --rate N      requests a second, 300 to 5000 (default 500); with fewer, a display that was slow is
+                hardly called again before a phase is over, and cannot show that it recovers
   --seconds N   length of the drill, 15 to 600 (default 30)
   --seed N      seed of the load and of the jitter (default 1)
   --json        print one JSON object on standard output, and nothing else
@@ -36,7 +37,7 @@ impl Args {
                 }
             };
             match word.as_str() {
-                "--rate" => args.rate = number(20, 5000)? as u32,
+                "--rate" => args.rate = number(300, 5000)? as u32,
                 "--seconds" => args.length = Duration::from_secs(number(15, 600)?),
                 "--seed" => args.seed = number(0, u64::MAX)?,
                 "--json" => args.json = true,

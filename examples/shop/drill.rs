@@ -27,10 +27,10 @@ const NAMES: [&str; 5] =
 
 const WHAT: [&str; 5] = [
     "One of three product instances dies. Callers see no errors: what surely never ran is sent to another instance, the \
-     dead one is ejected, the breakers stay closed.",
+     dead one is ejected, the breakers stay closed; and within 3 s it is out of the registry.",
     "Product takes 5 s an answer. Calls time out, the breakers open, the fallback answers at once, orders are as fast as before.",
     "Product recovers. At most 5 probes of each breaker are in flight, and the breakers close within 3 s.",
-    "A new instance of product joins and takes its share.",
+    "A new instance of product joins and takes its share; another leaves, and nobody notices.",
     "Payment answers 429 with Retry-After. Nobody calls it before that time; orders say \"payment pending\" instead of an error.",
 ];
 
@@ -53,6 +53,7 @@ pub async fn run(mut shop: Shop, args: &Args) -> Result<bool, BoxError> {
     let start = Instant::now();
     let watch = Watch::new(start, shop.products.clone(), loud && !Term::stdout().is_term());
     let watching = tokio::spawn(watch.clone().run(shop.monitor.clone()));
+    let following = tokio::spawn(watch.clone().follow(shop.directory.service("product")));
     let samples = Samples::default();
     let (set_phase, phase) = channel::channel(0);
     let customer = Customer::new(shop.gateway.clone());
@@ -82,6 +83,7 @@ pub async fn run(mut shop: Shop, args: &Args) -> Result<bool, BoxError> {
     }
     customers.await?;
     watching.abort();
+    following.abort();
 
     let phases = phases(&samples.all(), &attempts, 4);
     failures.extend(broken_figures(&phases));
@@ -126,6 +128,10 @@ async fn act(number: usize, shop: &mut Shop, watch: &Watch, customer: &Customer)
         3 => {
             shop.join_product("product-4").await?;
             watch.note("product-4 joins");
+            if let Some(instance) = shop.instances.remove("product-2") {
+                watch.note("product-2 leaves");
+                instance.leave().await;
+            }
         }
         _ => {
             shop.payments.throttle(RETRY_AFTER);
@@ -154,6 +160,13 @@ fn broken_promises(
         0 => {
             let ejected = watch.since(from, "endpoint product-1").iter().any(|event| event.what.ends_with("ejected"));
             hold(ejected, "the dead instance is ejected".to_owned());
+            let died = watch.since(from, "product-1 dies");
+            let gone = watch.since(from, "the directory loses product-1");
+            let took = died.first().zip(gone.first()).map(|(died, gone)| gone.t_ms - died.t_ms);
+            hold(
+                took.is_some_and(|took| took <= 3000),
+                format!("it is out of the registry within 3 s, not {took:?} ms"),
+            );
             hold(opened.is_empty(), format!("no breaker opens, but {} did", opened.len()));
         }
         1 => {
@@ -179,6 +192,10 @@ fn broken_promises(
             let fair = gained.values().sum::<u64>() / live;
             let own = gained.get(&"product-4".to_owned()).copied().unwrap_or(0);
             hold(own * 2 >= fair, format!("the new instance takes its share, about {fair} calls, but took {own}"));
+            let gone = !watch.since(from, "the directory loses product-2").is_empty();
+            hold(gone, "who leaves is out of the registry".to_owned());
+            let ejected = watch.since(from, "endpoint product-2").iter().any(|event| event.what.ends_with("ejected"));
+            hold(!ejected, "no call fails at the one that leaves".to_owned());
         }
         _ => {
             let (asked, early) = (shop.payments.asked(), shop.payments.early());

@@ -6,22 +6,21 @@
 //!
 //! ```text
 //! customers -> gateway -> display -> product
-//!                      -> order   -> payment (outside the directory)
+//!                      -> order   -> payment (outside the registry: a fixed list)
 //! ```
 //!
-//! `display`, `product` and `order` have three instances each. Every instance is a real server on a port of its own, every
+//! `display`, `product` and `order` have three instances each. Every instance is a real server on a port of its own that registers itself at the shop's registry, every
 //! call goes over a socket. The exit status is 1 if a phase does not hold what it promises.
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, reason = "a program, not a library")]
 
-use std::{collections::BTreeMap, io, process::ExitCode};
+use std::{collections::BTreeMap, net::SocketAddr, process::ExitCode, time::Duration};
 
 use hopvine::{
     Directory, Endpoint, Monitor,
-    discover::{Change, ChangeStream},
-    endpoint::EndpointId,
+    discover::eureka::Eureka,
+    registry::{Registry, RegistryHandle, RegistryPolicy},
 };
-use tokio::sync::mpsc;
 
 mod args;
 mod drill;
@@ -32,7 +31,7 @@ mod services;
 mod watch;
 
 use args::Args;
-use host::Instance;
+use host::{Entry, Instance};
 use services::{Payments, Products};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -63,65 +62,54 @@ pub struct Shop {
     pub monitor: Monitor,
     pub products: Products,
     pub payments: Payments,
+    /// What the shop's services find each other in.
+    pub directory: Directory,
     pub gateway: Endpoint,
     /// By name; killed by taking one out.
     pub instances: BTreeMap<String, Instance>,
-    join: mpsc::UnboundedSender<Change<EndpointId, Endpoint>>,
+    registry: RegistryHandle,
 }
 
 impl Shop {
     async fn open() -> Result<Self, BoxError> {
-        let monitor = Monitor::new();
-        let (products, payments) = (Products::default(), Payments::default());
-        let mut instances = BTreeMap::new();
+        let policy = RegistryPolicy { expel_on_disconnect: true, ..Default::default() };
+        let registry = Registry::builder().policy(policy).bind(SocketAddr::from(([127, 0, 0, 1], 0))).start().await?;
+        let url = format!("http://{}/eureka/", registry.local_addr());
+        let (monitor, products, payments) = (Monitor::new(), Products::default(), Payments::default());
+        let directory = Directory::builder().monitor(&monitor).source(Eureka::builder(&*url).build()?).build();
 
-        // Servers first, so that the directory can list them; who calls whom follows below.
-        let (join, mut joins) = mpsc::unbounded_channel();
-        for number in 1..=3 {
-            let name = format!("product-{number}");
-            let instance = Instance::start(services::product(&name, &products)).await?;
-            join.send(Change::Insert(EndpointId::new(&*name), endpoint(&name, &instance)))?;
-            instances.insert(name, instance);
-        }
-        let payment = Instance::start(services::payment(&payments)).await?;
-        let outside = Directory::fixed([("payment", [endpoint("payment", &payment)])]);
-        instances.insert("payment".to_owned(), payment);
-
-        // Any stream of changes is a source: here a channel, so that an instance can join later.
-        let changes =
-            futures_util::stream::poll_fn(move |cx| joins.poll_recv(cx).map(|change| change.map(Ok::<_, io::Error>)));
-        let inside = Directory::builder().monitor(&monitor).service("product", ChangeStream::new(changes)).build();
-        inside.ready(std::time::Duration::from_secs(5)).await?;
-
-        let mut displays = Vec::new();
-        let mut orders = Vec::new();
+        let payment = Instance::start(services::payment(&payments), None).await?;
+        let outside = Directory::fixed([("payment", [Endpoint::from(payment.address()).with_id("payment")])]);
+        let gateway = Instance::start(services::gateway(&directory, &monitor)?, None).await?;
+        let address = Endpoint::from(gateway.address());
+        let instances = BTreeMap::from([("payment".to_owned(), payment), ("gateway".to_owned(), gateway)]);
+        let mut shop = Self { monitor, products, payments, directory, gateway: address, instances, registry };
+        // In any order: who calls whom is found out by name.
         for number in 1..=3 {
             let name = format!("display-{number}");
-            let instance = Instance::start(services::display(&name, &inside, &monitor)?).await?;
-            displays.push(endpoint(&name, &instance));
-            instances.insert(name, instance);
+            shop.open_instance("display", &name, services::display(&name, &shop.directory, &shop.monitor)?).await?;
             let name = format!("order-{number}");
-            let instance = Instance::start(services::order(&name, &outside, &monitor)?).await?;
-            orders.push(endpoint(&name, &instance));
-            instances.insert(name, instance);
+            shop.open_instance("order", &name, services::order(&name, &outside, &shop.monitor)?).await?;
+            shop.join_product(&format!("product-{number}")).await?;
         }
-        let front = Directory::fixed([("display", displays), ("order", orders)]);
-        let gateway = Instance::start(services::gateway(&front, &monitor)?).await?;
-        let address = Endpoint::from(gateway.address());
-        instances.insert("gateway".to_owned(), gateway);
-        Ok(Self { monitor, products, payments, gateway: address, instances, join })
+        for service in ["display", "order", "product"] {
+            let service = shop.directory.service(service);
+            let mut versions = service.watch();
+            let all = versions.wait_for(|_| service.snapshot().endpoints().len() == 3);
+            tokio::time::timeout(Duration::from_secs(5), all).await??;
+        }
+        Ok(shop)
     }
 
-    /// Starts one more instance of `product` and lists it.
-    pub async fn join_product(&mut self, name: &str) -> Result<(), io::Error> {
-        let instance = Instance::start(services::product(name, &self.products)).await?;
-        // The directory outlives the drill, and with it the other end.
-        let _ = self.join.send(Change::Insert(EndpointId::new(name), endpoint(name, &instance)));
-        self.instances.insert(name.to_owned(), instance);
+    /// Starts one more instance of `product`.
+    pub async fn join_product(&mut self, name: &str) -> Result<(), BoxError> {
+        self.open_instance("product", name, services::product(name, &self.products)).await
+    }
+
+    async fn open_instance(&mut self, service: &'static str, name: &str, app: axum::Router) -> Result<(), BoxError> {
+        let registry = format!("http://{}/eureka/", self.registry.local_addr());
+        let entry = Entry { registry, service, id: name.to_owned() };
+        self.instances.insert(name.to_owned(), Instance::start(app, Some(entry)).await?);
         Ok(())
     }
-}
-
-fn endpoint(name: &str, instance: &Instance) -> Endpoint {
-    Endpoint::from(instance.address()).with_id(name)
 }

@@ -1,12 +1,12 @@
 //! Watches the monitor while the drill runs: what changed, when.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use hopvine::{Monitor, monitor::Snapshot};
+use hopvine::{Monitor, ServiceHandle, monitor::Snapshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{report::Event, services::Products};
@@ -42,6 +42,21 @@ impl Watch {
         loop {
             tick.tick().await;
             self.look(&monitor.snapshot());
+        }
+    }
+
+    /// Notes who comes into the directory and who goes, until it is dropped.
+    pub async fn follow(self, service: ServiceHandle) {
+        let mut versions = service.watch();
+        let ids = || -> BTreeSet<_> {
+            service.snapshot().endpoints().iter().map(|endpoint| endpoint.id().to_string()).collect()
+        };
+        let mut known = ids();
+        while versions.changed().await.is_ok() {
+            let now = ids();
+            now.difference(&known).for_each(|id| self.note(format!("the directory finds {id}")));
+            known.difference(&now).for_each(|id| self.note(format!("the directory loses {id}")));
+            known = now;
         }
     }
 

@@ -9,6 +9,7 @@ mod b3_multi;
 mod b3_single;
 mod endpoint_file;
 mod endpoint_model;
+mod eureka;
 mod grpc_timeout;
 mod lines;
 mod retry_after;
@@ -20,6 +21,7 @@ mod twice;
 pub use b3_multi::b3_multi;
 pub use b3_single::b3_single;
 pub use endpoint_file::{endpoint_file_json, endpoint_file_toml};
+pub use eureka::{eureka_batch, eureka_json, eureka_xml};
 pub use grpc_timeout::grpc_timeout;
 pub use retry_after::{grpc_retry_pushback, retry_after};
 pub use traceparent::traceparent;
@@ -29,7 +31,7 @@ pub use tracestate::tracestate;
 pub type Check = fn(&[u8]);
 
 /// Each check by the name of its target, which is its corpus' too.
-pub const CHECKS: [(&str, Check); 9] = [
+pub const CHECKS: [(&str, Check); 12] = [
     ("traceparent", traceparent),
     ("tracestate", tracestate),
     ("b3_single", b3_single),
@@ -39,4 +41,7 @@ pub const CHECKS: [(&str, Check); 9] = [
     ("grpc_retry_pushback", grpc_retry_pushback),
     ("endpoint_file_toml", endpoint_file_toml),
     ("endpoint_file_json", endpoint_file_json),
+    ("eureka_json", eureka_json),
+    ("eureka_xml", eureka_xml),
+    ("eureka_batch", eureka_batch),
 ];

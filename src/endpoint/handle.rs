@@ -24,8 +24,10 @@ pub struct EndpointHandle(Arc<Node>);
 /// second, and no other endpoint's: of ten thousand endpoints each look is a cache miss.
 #[repr(C, align(64))]
 struct Node {
-    service: Arc<str>,
+    /// A thin pointer.
+    service: Arc<Arc<str>>,
     group: Arc<Group>,
+    endpoint: ArcSwap<Endpoint>,
     /// Its last word, the successes, begins the line.
     counts: Counts,
     load: Load,
@@ -34,7 +36,6 @@ struct Node {
     number: u32,
     /// Its first words end the line.
     health: Health,
-    endpoint: ArcSwap<Endpoint>,
     removal: Notify,
 }
 
@@ -44,6 +45,7 @@ const _: () = {
     use std::mem::offset_of;
     assert!(offset_of!(Node, counts) + size_of::<Counts>() == 64 + size_of::<u64>());
     assert!(offset_of!(Node, health) + Health::READ_BY_CALLS <= 128);
+    assert!(size_of::<Node>() <= 192);
 };
 
 /// What the endpoints of one service in one stack share: how many there are, and how many of them are ejected.
@@ -95,19 +97,12 @@ impl Group {
 impl EndpointHandle {
     /// A new endpoint of `service`, with no history. For tests and connectors of your own; a stack's balancer makes its own.
     pub fn new(service: Arc<str>, endpoint: Arc<Endpoint>, group: Arc<Group>) -> Self {
-        static NEXT: atomic::AtomicU32 = atomic::AtomicU32::new(1);
-        let (weight, up) = (endpoint.weight(), endpoint.status() == Status::Up);
-        Self(Arc::new(Node {
-            number: NEXT.fetch_add(1, Relaxed),
-            service,
-            endpoint: ArcSwap::new(endpoint),
-            group,
-            load: Load::default(),
-            health: Health::new(up),
-            counts: Counts::default(),
-            weight: AtomicU32::new(weight),
-            removal: Notify::new(),
-        }))
+        Self(Arc::new(Node::new(Arc::new(service), endpoint, group)))
+    }
+
+    /// The same, where many share the name.
+    pub(crate) fn of(service: &Arc<Arc<str>>, endpoint: &Arc<Endpoint>, group: &Arc<Group>) -> Self {
+        Self(Arc::new(Node::new(Arc::clone(service), Arc::clone(endpoint), Arc::clone(group))))
     }
 
     /// A number no other endpoint of this process has, of the last four billion.
@@ -314,6 +309,22 @@ impl EndpointHandle {
 /// The group's `ejected` is the number of its endpoints that are ejected and not removed. Whatever changes one of the
 /// two does so under the lock of the endpoint's health, and changes the count with it.
 impl Node {
+    fn new(service: Arc<Arc<str>>, endpoint: Arc<Endpoint>, group: Arc<Group>) -> Self {
+        static NEXT: atomic::AtomicU32 = atomic::AtomicU32::new(1);
+        let (weight, up) = (endpoint.weight(), endpoint.status() == Status::Up);
+        Self {
+            number: NEXT.fetch_add(1, Relaxed),
+            service,
+            endpoint: ArcSwap::new(endpoint),
+            group,
+            load: Load::default(),
+            health: Health::new(up),
+            counts: Counts::default(),
+            weight: AtomicU32::new(weight),
+            removal: Notify::new(),
+        }
+    }
+
     fn eject(&self, until: u64, most: u32, history: &mut History) -> bool {
         let ejected = &self.group.ejected;
         // Where its probe failed, or it failed on, its place in the cap is held already.

@@ -126,12 +126,34 @@ pub struct Endpoint {
     id: EndpointId,
     address: Address,
     scheme: Scheme,
+    status: Status,
+    weight: u32,
+    more: More,
+}
+
+/// What sources say of few endpoints, or each of all of its own: one pointer where there is nothing of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct More(Option<Arc<Rare>>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Rare {
     server_name: Option<Arc<str>>,
     authority: Option<Arc<str>>,
-    weight: u32,
     zone: Option<Arc<str>>,
-    status: Status,
-    metadata: Arc<BTreeMap<String, String>>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl More {
+    fn get(&self) -> &Rare {
+        static NOTHING: Rare = Rare { server_name: None, authority: None, zone: None, metadata: BTreeMap::new() };
+        self.0.as_deref().unwrap_or(&NOTHING)
+    }
+
+    fn set(&mut self, change: impl FnOnce(&mut Rare)) {
+        change(Arc::make_mut(self.0.get_or_insert_default()));
+        // As if it had never been set, also to `==`.
+        self.0.take_if(|rare| **rare == Rare::default());
+    }
 }
 
 impl Endpoint {
@@ -141,12 +163,9 @@ impl Endpoint {
             id: EndpointId::new(address.to_string()),
             address,
             scheme: Scheme::Http,
-            server_name: None,
-            authority: None,
-            weight: 1,
-            zone: None,
             status: Status::Up,
-            metadata: Arc::default(),
+            weight: 1,
+            more: More::default(),
         }
     }
 
@@ -167,14 +186,14 @@ impl Endpoint {
     /// With the name that its certificate must bear and that is sent as SNI; by default the host of its address.
     #[must_use]
     pub fn with_server_name(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.server_name = Some(name.into());
+        self.more.set(|more| more.server_name = Some(name.into()));
         self
     }
 
     /// With what is sent as `Host` or `:authority` where the request names none; by default its address.
     #[must_use]
     pub fn with_authority(mut self, authority: impl Into<Arc<str>>) -> Self {
-        self.authority = Some(authority.into());
+        self.more.set(|more| more.authority = Some(authority.into()));
         self
     }
 
@@ -188,7 +207,7 @@ impl Endpoint {
     /// In this zone.
     #[must_use]
     pub fn with_zone(mut self, zone: impl Into<Arc<str>>) -> Self {
-        self.zone = Some(zone.into());
+        self.more.set(|more| more.zone = Some(zone.into()));
         self
     }
 
@@ -202,7 +221,7 @@ impl Endpoint {
     /// With this metadata.
     #[must_use]
     pub fn with_metadata(mut self, metadata: BTreeMap<String, String>) -> Self {
-        self.metadata = Arc::new(metadata);
+        self.more.set(|more| more.metadata = metadata);
         self
     }
 
@@ -223,12 +242,12 @@ impl Endpoint {
 
     /// The name its certificate must bear, if it is not the host of its address.
     pub fn server_name(&self) -> Option<&str> {
-        self.server_name.as_deref()
+        self.more.get().server_name.as_deref()
     }
 
     /// What is sent as `Host`, if it is not its address.
     pub fn authority(&self) -> Option<&str> {
-        self.authority.as_deref()
+        self.more.get().authority.as_deref()
     }
 
     /// Its weight.
@@ -238,7 +257,7 @@ impl Endpoint {
 
     /// Its zone.
     pub fn zone(&self) -> Option<&str> {
-        self.zone.as_deref()
+        self.more.get().zone.as_deref()
     }
 
     /// What its source says it is doing.
@@ -248,7 +267,7 @@ impl Endpoint {
 
     /// Whatever else its source says.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
+        &self.more.get().metadata
     }
 
     /// Whether `other` is the same endpoint to a stack: same id and address, and reached the same way, so that
@@ -257,8 +276,8 @@ impl Endpoint {
         self.id == other.id
             && self.address == other.address
             && self.scheme == other.scheme
-            && self.server_name == other.server_name
-            && self.authority == other.authority
+            && self.server_name() == other.server_name()
+            && self.authority() == other.authority()
     }
 
     /// An error for what no client should be sent to (design: what a registry says is input): an unspecified,

@@ -93,6 +93,11 @@ impl Default for Instance {
     }
 }
 
+/// What Java says where there is no `sid`.
+pub(super) fn is_no_sid(sid: &str) -> bool {
+    matches!(sid, "na" | "unknown")
+}
+
 impl Instance {
     /// The name under which the server keeps it: its instance id, or else Amazon's, or else its host name.
     pub fn id(&self) -> &str {
@@ -110,7 +115,7 @@ impl Instance {
 
     /// The `sid` that is told: not what stands for none.
     pub(super) fn sid_to_tell(&self) -> Option<&str> {
-        self.sid.as_deref().filter(|sid| !matches!(*sid, "na" | "unknown"))
+        self.sid.as_deref().filter(|sid| !is_no_sid(sid))
     }
 
     /// Whether it serves this virtual name, as the server compares: exactly, spaces included.

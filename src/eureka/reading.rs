@@ -64,6 +64,10 @@ impl<'l> Reading<'l> {
 
     /// The one copy of a text that many instances have.
     pub(super) fn shared(&self, text: &str) -> Arc<str> {
+        if self.instances.get() < 2 {
+            // There is but one instance so far, as in a registration: nobody to share with.
+            return text.into();
+        }
         let mut texts = self.texts.borrow_mut();
         if let Some(known) = texts.get(text) {
             return Arc::clone(known);

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use super::{
-    ActionType, DataCenterInfo, Instance, InstanceStatus, LeaseInfo, Metadata, field::Field, reading::Reading,
+    ActionType, DataCenterInfo, Instance, InstanceStatus, LeaseInfo, Metadata, field::Field, instance::is_no_sid,
+    reading::Reading,
 };
 
 /// A value that is not made of others. Writers disagree on whether a number is one or a text, so that readers take either.
@@ -92,6 +93,8 @@ pub(super) enum Slot<'a> {
     Text(&'a mut Option<Arc<str>>),
     /// As [`Text`](Self::Text), and often the same in many instances.
     Shared(&'a mut Option<Arc<str>>),
+    /// As [`Shared`](Self::Shared), but for what stands for none.
+    Sid(&'a mut Option<Arc<str>>),
     /// As [`Shared`](Self::Shared), in upper case.
     Upper(&'a mut Option<Arc<str>>),
     /// Empty if null.
@@ -115,7 +118,7 @@ impl<'a> Slot<'a> {
             Field::HostName => Self::Required(&mut instance.host_name),
             Field::App => Self::App(&mut instance.app),
             Field::IpAddr => Self::Required(&mut instance.ip_addr),
-            Field::Sid => Self::Shared(&mut instance.sid),
+            Field::Sid => Self::Sid(&mut instance.sid),
             Field::Status => Self::Status(&mut instance.status),
             Field::OverriddenStatus => Self::Status(&mut instance.overridden_status),
             Field::CountryId => Self::Number(&mut instance.country_id),
@@ -156,6 +159,7 @@ impl<'a> Slot<'a> {
         match self {
             Self::Text(slot) => *slot = scalar.text(reading, false)?,
             Self::Shared(slot) => *slot = scalar.text(reading, true)?,
+            Self::Sid(slot) => *slot = scalar.text(reading, true)?.filter(|sid| !is_no_sid(sid)),
             Self::Upper(slot) => *slot = scalar.text(reading, true)?.map(upper),
             Self::Required(slot) => *slot = scalar.text(reading, false)?.unwrap_or_default(),
             Self::App(slot) => *slot = scalar.text(reading, true)?.map(upper).unwrap_or_default(),

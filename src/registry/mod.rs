@@ -49,6 +49,7 @@
 mod clock;
 mod counters;
 mod http;
+mod page;
 mod peers;
 mod policy;
 mod render;

@@ -182,3 +182,17 @@ fn an_instance_cannot_take_more_than_its_share() {
     let error = xml::read_application(elements.as_bytes(), &limits).unwrap_err();
     assert!(error.to_string().contains("more than 3 in the document"), "{error}");
 }
+
+#[test]
+fn a_character_that_xml_does_not_have_is_refused_and_json_may_have_it() {
+    for inside in ["a\u{1}b", "a\0b", "&#1;", "&#xffff;"] {
+        let error = xml::read_instance(
+            format!("<instance><hostName>{inside}</hostName></instance>").as_bytes(),
+            &Limits::default(),
+        );
+        let error = error.unwrap_err().to_string();
+        assert!(error.ends_with("is no character of XML"), "{error}");
+    }
+    let document = br#"{"instance":{"app":"A","hostName":"a\u0001b"}}"#;
+    assert_eq!(&*json::read_instance(document, &Limits::default()).unwrap().host_name, "a\u{1}b");
+}

@@ -5,6 +5,7 @@ mod documents;
 mod hostile;
 mod leases;
 mod model;
+mod page;
 mod peers;
 mod recordings;
 mod replay;

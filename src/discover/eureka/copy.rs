@@ -1,16 +1,21 @@
 //! Our copy of the registry, and what services see of it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use crate::{
     Endpoint,
-    eureka::{Application, Applications, EndpointSettings, Instance, PortChoice},
+    eureka::{Applications, EndpointSettings, Instance, PortChoice},
 };
 
 /// The registry as we know it.
 #[derive(Debug, Default)]
 pub(super) struct Copy {
     applications: Applications,
+    /// What it suddenly did not list any more, by application: seen until it is released.
+    held: HashMap<Arc<str>, Vec<Arc<Instance>>>,
     seen: HashMap<Arc<str>, Arc<Seen>>,
 }
 
@@ -56,14 +61,47 @@ impl View {
 }
 
 impl Copy {
-    /// Everything anew.
-    pub(super) fn replace(&mut self, applications: Applications, settings: EndpointSettings) {
-        self.applications = applications;
-        let seen = self.applications.applications.iter().map(|application| {
-            let seen = Seen::new(application, settings, self.seen.get(&application.name));
-            (Arc::clone(&application.name), Arc::new(seen))
-        });
-        self.seen = seen.collect();
+    /// Everything anew. With `hold`, what is missing stays seen where of some application less than half is listed: its server has just been started.
+    pub(super) fn replace(&mut self, applications: Applications, hold: bool, settings: EndpointSettings) {
+        let before = std::mem::replace(&mut self.applications, applications);
+        let kept = std::mem::take(&mut self.held);
+        if hold {
+            self.hold(before, kept);
+        }
+        let names: HashSet<_> = self.names().cloned().collect();
+        self.seen.retain(|name, _| names.contains(name));
+        for name in &names {
+            self.see(name, settings);
+        }
+    }
+
+    fn hold(&mut self, before: Applications, mut known: HashMap<Arc<str>, Vec<Arc<Instance>>>) {
+        let mut is_sudden = !known.is_empty();
+        for application in before.applications {
+            known.entry(application.name).or_default().extend(application.instances);
+        }
+        for (name, instances) in &mut known {
+            let listed = self.applications.application(name).map_or(&[][..], |application| &application.instances);
+            is_sudden |= listed.len() * 2 < instances.len();
+            let listed: HashSet<_> = listed.iter().map(|instance| instance.id()).collect();
+            instances.retain(|instance| !listed.contains(instance.id()));
+        }
+        if is_sudden {
+            known.retain(|_, instances| !instances.is_empty());
+            self.held = known;
+        }
+    }
+
+    /// What is held is not seen any more.
+    pub(super) fn release(&mut self, settings: EndpointSettings) {
+        for name in std::mem::take(&mut self.held).into_keys() {
+            self.see(&name, settings);
+        }
+    }
+
+    /// How many are held.
+    pub(super) fn held(&self) -> usize {
+        self.held.values().map(Vec::len).sum()
     }
 
     /// What has changed. Says whether the copy is whole.
@@ -71,15 +109,31 @@ impl Copy {
     pub(super) fn apply(&mut self, delta: &Applications, settings: EndpointSettings) -> bool {
         let whole = self.applications.apply(delta);
         for changed in &delta.applications {
-            match self.applications.application(&changed.name) {
-                Some(application) => {
-                    let seen = Seen::new(application, settings, self.seen.get(&changed.name));
-                    self.seen.insert(Arc::clone(&changed.name), Arc::new(seen));
+            if let Some(held) = self.held.get_mut(&changed.name) {
+                held.retain(|held| changed.instances.iter().all(|instance| instance.id() != held.id()));
+                if held.is_empty() {
+                    self.held.remove(&changed.name);
                 }
-                None => _ = self.seen.remove(&changed.name),
             }
+            self.see(&changed.name, settings);
         }
         whole
+    }
+
+    fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.applications.applications.iter().map(|application| &application.name).chain(self.held.keys())
+    }
+
+    /// What services see of an application now.
+    fn see(&mut self, name: &Arc<str>, settings: EndpointSettings) {
+        let listed = self.applications.application(name).map_or(&[][..], |application| &application.instances);
+        let held = self.held.get(name).map_or(&[][..], |held| held);
+        if listed.is_empty() && held.is_empty() {
+            self.seen.remove(name);
+            return;
+        }
+        let seen = Seen::new(listed.iter().chain(held), settings, self.seen.get(name));
+        self.seen.insert(Arc::clone(name), Arc::new(seen));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -108,17 +162,21 @@ impl Copy {
                 sets.sort_by_key(|set| set.as_ptr().addr());
             }
         }
-        View { names, applications: self.seen.len(), instances: self.applications.instances().count() }
+        View { names, applications: self.seen.len(), instances: self.applications.instances().count() + self.held() }
     }
 }
 
 impl Seen {
-    fn new(application: &Application, settings: EndpointSettings, before: Option<&Arc<Self>>) -> Self {
+    fn new<'a>(
+        instances: impl Iterator<Item = &'a Arc<Instance>>,
+        settings: EndpointSettings,
+        before: Option<&Arc<Self>>,
+    ) -> Self {
         let secure = EndpointSettings { port: PortChoice::Secure, ..settings };
-        let mut all = Vec::with_capacity(application.instances.len());
+        let mut all = Vec::with_capacity(instances.size_hint().0);
         let mut virtual_names: HashMap<Box<str>, Vec<Endpoint>> = HashMap::new();
         let mut secure_virtual_names: HashMap<Box<str>, Vec<Endpoint>> = HashMap::new();
-        for instance in &application.instances {
+        for instance in instances {
             if let Some(endpoint) = endpoint(instance, settings) {
                 for name in names(instance.vip_address.as_deref()) {
                     virtual_names.entry(name).or_default().push(endpoint.clone());

@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -16,14 +16,15 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     EurekaPolicy, FetchMode, PushMode,
     calls::{Calls, Fetched, NoServer, applications},
-    copy::{Copy, View},
+    copy::Copy,
+    disk::{Disk, lock, use_snapshot},
     follower::State,
     transport::Failure,
     watch::{NoWatch, Watch},
 };
 use crate::{
     Live,
-    snapshot::{self, Loaded, NotLoaded},
+    snapshot::{self, NotLoaded},
 };
 
 /// How long the registry has, before a snapshot is used.
@@ -64,10 +65,10 @@ pub(super) struct Poller {
     /// For each server.
     pushes: Vec<Tries>,
     failures: u32,
-    /// Since when a server has listed less than half of what was published.
-    shrunk: Option<Instant>,
-    /// What is left to use of the snapshot that was there at the start.
-    loaded: Arc<Mutex<Option<Loaded>>>,
+    /// Until when the copy holds what its server suddenly does not list any more.
+    held_until: Option<Instant>,
+    /// The snapshot that was there at the start.
+    disk: Arc<Mutex<Disk>>,
     saved: Option<Instant>,
     unsaved: bool,
 }
@@ -97,8 +98,8 @@ impl Poller {
             copied_from: 0,
             pushes: vec![Tries { failures: 0, next: now }; servers],
             failures: 0,
-            shrunk: None,
-            loaded: Arc::default(),
+            held_until: None,
+            disk: Arc::default(),
             saved: None,
             unsaved: false,
         }
@@ -106,10 +107,10 @@ impl Poller {
 
     async fn run(mut self) {
         self.load().await;
-        let (sender, loaded, policy) = (self.sender.clone(), Arc::clone(&self.loaded), self.policy.clone());
+        let (sender, disk, policy) = (self.sender.clone(), Arc::clone(&self.disk), self.policy.clone());
         let impatient = async move {
             sleep_until(Instant::now() + PATIENCE).await;
-            use_snapshot(&sender, &loaded, &policy, "the registry has not answered yet");
+            use_snapshot(&sender, &disk, &policy, "the registry has not answered yet");
         };
         tokio::join!(self.follow_or_poll(), impatient);
     }
@@ -145,7 +146,8 @@ impl Poller {
                 PushMode::Auto => poll_at.min(self.pushes[server].next),
                 PushMode::Off => poll_at,
             };
-            sleep_until(next).await;
+            sleep_until(self.held_until.map_or(next, |until| until.min(next))).await;
+            self.release(server, false);
         }
     }
 
@@ -159,7 +161,7 @@ impl Poller {
             }
             Err(error) => {
                 let error = error.to_string();
-                use_snapshot(&self.sender, &self.loaded, &self.policy, &error);
+                use_snapshot(&self.sender, &self.disk, &self.policy, &error);
                 self.sender.send_modify(|state| {
                     state.error = Some(error.as_str().into());
                     state.pushed = false;
@@ -197,14 +199,34 @@ impl Poller {
     }
 
     fn replace(&mut self, server: usize, fetched: Fetched, policy: &EurekaPolicy) {
-        if let Fetched::Applications(applications) = fetched {
-            (self.unsaved, self.copied_from) = (true, server);
-            let copy = self.copy.get_or_insert_default();
-            copy.replace(applications, policy.endpoint);
-            let now = copy.applications().instances().count();
-            if self.is_shrunk(now) {
-                self.shrunk.get_or_insert_with(Instant::now);
+        let Fetched::Applications(applications) = fetched else { return };
+        (self.unsaved, self.copied_from) = (true, server);
+        let copy = self.copy.get_or_insert_with(|| {
+            let mut copy = Copy::default();
+            if let Disk::Used(applications) = std::mem::take(&mut *lock(&self.disk)) {
+                copy.replace(applications, false, policy.endpoint);
             }
+            copy
+        });
+        let is_new = self.held_until.is_none();
+        copy.replace(applications, !policy.removal_grace.is_zero(), policy.endpoint);
+        if copy.held() == 0 {
+            self.held_until = None;
+        } else if is_new {
+            self.held_until = Some(Instant::now() + policy.removal_grace);
+            tracing::warn!(target: "hopvine::eureka", server = %self.calls.transport.url(server), missing = copy.held(),
+                "a server suddenly lists far less than before: what is missing stays for a while");
+        }
+    }
+
+    /// Lets go of what was held, when its time is over, and says so.
+    fn release(&mut self, server: usize, pushed: bool) {
+        if self.held_until.is_some_and(|until| until <= Instant::now()) {
+            self.held_until = None;
+            if let Some(copy) = &mut self.copy {
+                copy.release(self.policy.get().endpoint);
+            }
+            self.publish(server, pushed, false);
         }
     }
 
@@ -263,6 +285,7 @@ impl Poller {
                     self.heard(server, true).await;
                     tick = Instant::now() + policy.fetch_interval;
                 }
+                () = at(self.held_until) => self.release(server, true),
                 () = at(self.calls.cursor.session_end()) => return Ok(()),
             }
         }
@@ -304,43 +327,30 @@ impl Poller {
         Ok(self.copy.get_or_insert_default().apply(&delta, policy.endpoint))
     }
 
-    fn is_shrunk(&self, instances: usize) -> bool {
-        let before = self.sender.borrow().view.as_ref().map_or(0, |view| view.instances);
-        instances * 2 < before
-    }
-
     async fn heard(&mut self, server: usize, pushed: bool) {
-        if self.publish(server, pushed, true) {
-            self.save().await;
-        }
+        self.publish(server, pushed, true);
+        self.save().await;
     }
 
-    /// Says what is known now; unless that is what a server says that was just started, and does not know its instances yet.
-    fn publish(&mut self, server: usize, pushed: bool, confirmed: bool) -> bool {
-        let Some(copy) = &self.copy else { return false };
-        let instances = copy.applications().instances().count();
-        let grace = self.policy.get().removal_grace;
-        if self.is_shrunk(instances) && self.shrunk.is_some_and(|since| since.elapsed() < grace) {
-            let error = format!("{} suddenly lists {instances} instances only", self.calls.transport.url(server));
-            self.sender.send_modify(|state| {
-                state.error = Some(error.into());
-                state.pushed = pushed;
-            });
-            return false;
-        }
-        self.shrunk = None;
+    /// Says what is known now.
+    fn publish(&mut self, server: usize, pushed: bool, confirmed: bool) {
+        let Some(copy) = &self.copy else { return };
         // What was read from disk has had its day.
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let view = Arc::new(copy.view());
+        *lock(&self.disk) = Disk::Nothing;
         let url = self.calls.transport.url(server).to_string();
+        let held = copy.held();
+        let error = (held > 0).then(|| {
+            let instances = copy.applications().instances().count();
+            format!("{url} suddenly lists {instances} instances only; {held} that it does not list stay for a while")
+        });
+        let view = Arc::new(copy.view());
         self.sender.send_modify(|state| {
             state.view = Some(view);
             state.heard += u64::from(confirmed);
-            state.error = None;
+            state.error = error.map(Arc::from);
             state.server = Some(url.into());
             state.pushed = pushed;
         });
-        true
     }
 
     async fn load(&mut self) {
@@ -355,11 +365,15 @@ impl Poller {
             }
         };
         let loaded = tokio::task::spawn_blocking(load).await.ok().flatten();
-        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = loaded;
+        if let Some(loaded) = loaded {
+            *lock(&self.disk) = Disk::Loaded(loaded);
+        }
     }
 
     async fn save(&mut self) {
-        let Some(path) = self.snapshot.clone().filter(|_| self.unsaved) else { return };
+        // What is on disk is better than what a server says that does not know everybody yet.
+        let worth = self.unsaved && self.held_until.is_none();
+        let Some(path) = self.snapshot.clone().filter(|_| worth) else { return };
         let interval = self.policy.get().snapshot_interval;
         if self.saved.is_some_and(|saved| saved.elapsed() < interval) {
             return;
@@ -379,28 +393,6 @@ impl Tries {
         self.failures += 1;
         first.saturating_mul(1 << (self.failures - 1).min(10)).min(most)
     }
-}
-
-/// Says what was read from disk, unless the registry has been heard of.
-fn use_snapshot(
-    sender: &watch::Sender<State>,
-    loaded: &Mutex<Option<Loaded>>,
-    policy: &Live<EurekaPolicy>,
-    reason: &str,
-) {
-    let Some(loaded) = loaded.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-    let mut copy = Copy::default();
-    copy.replace(loaded.applications, policy.get().endpoint);
-    let view: View = copy.view();
-    tracing::warn!(target: "hopvine::eureka", age = ?loaded.age, instances = view.instances, reason, "a snapshot is used");
-    sender.send_if_modified(|state| {
-        let unheard = state.view.is_none();
-        if unheard {
-            state.view = Some(Arc::new(view));
-            state.error = Some(reason.into());
-        }
-        unheard
-    });
 }
 
 fn regions(policy: &EurekaPolicy) -> String {

@@ -29,6 +29,7 @@ pub(super) fn document<T>(
 ) -> Result<T, ReadError> {
     let read = || {
         let document = std::str::from_utf8(document).map_err(|error| error.to_string())?;
+        document.chars().try_for_each(checked)?;
         let mut elements = Elements::new(document, reading);
         elements.enter_root(root)?;
         let value = reading.at(root.into(), || read(&mut elements))?;
@@ -121,7 +122,9 @@ impl<'d, 'a, 'l> Elements<'d, 'a, 'l> {
                     let character = reference.resolve_char_ref().map_err(|error| error.to_string())?;
                     let character = character.or_else(|| entity(&reference));
                     let unknown = || format!("the entity {} is not known", Scalar::Text(&reference).shown());
-                    self.text.push(character.ok_or_else(unknown)?);
+                    let character = character.ok_or_else(unknown)?;
+                    checked(character)?;
+                    self.text.push(character);
                 }
                 Event::End(_) => return Ok(&self.text),
                 Event::Start(_) => return Err("an element, where a text should be".to_owned()),
@@ -148,6 +151,18 @@ impl<'d, 'a, 'l> Elements<'d, 'a, 'l> {
         }
         Ok(())
     }
+}
+
+/// Whether XML 1.0 has this character, which JSON may have.
+pub(super) fn is_character(character: char) -> bool {
+    !matches!(character, '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}')
+}
+
+fn checked(character: char) -> Result<(), String> {
+    if is_character(character) {
+        return Ok(());
+    }
+    Err(format!("{character:?} is no character of XML"))
 }
 
 /// XML's own five.

@@ -1,6 +1,6 @@
 use std::{fmt::Display, io::Write as _};
 
-use super::name;
+use super::{element::is_character, name};
 use crate::eureka::{
     ActionType, Application, Applications, DataCenterInfo, Form, Instance, LeaseInfo, Metadata, Port, field::Field,
     metadata::EMPTY_MAP,
@@ -244,9 +244,8 @@ fn escape(text: &str, document: &mut Vec<u8>) {
             '"' => "&quot;",
             '\'' => "&apos;",
             '\r' => "&#xd;",
-            '\t' | '\n' => continue,
-            '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => "\u{fffd}",
-            _ => continue,
+            _ if is_character(character) => continue,
+            _ => "\u{fffd}",
         };
         document.extend_from_slice(&text.as_bytes()[written..at]);
         document.extend_from_slice(escaped.as_bytes());

@@ -16,6 +16,7 @@ use crate::{
     Endpoint, EndpointHandle,
     discover::{Edit, Snapshot, Subscriber},
     endpoint::{Address, EndpointId, Group},
+    lanes::{Lane, PerLane},
     monitor::{Act, EndpointView, Kind, Observation, Observe},
 };
 
@@ -36,87 +37,121 @@ pub(super) type Connect<S> = Box<dyn Fn(&EndpointHandle) -> S + Send + Sync>;
 
 /// The endpoints of one service in one stack: written by the directory's writer, read by every call.
 pub(super) struct Endpoints<S, R> {
-    service: Arc<str>,
+    /// A thin pointer, since each endpoint has one.
+    service: Arc<Arc<str>>,
     rule: Arc<R>,
     connect: Connect<S>,
     eager: bool,
     group: Arc<Group>,
-    set: ArcSwap<Set<S, R>>,
+    /// The same one in each.
+    sets: PerLane<ArcSwap<InLane<S, R>>>,
     panic: AtomicBool,
     /// Somebody waits for a change.
     pub(super) changed: Notify,
-    writer: Mutex<Writer<S, R>>,
+    writer: Mutex<Writer<S>>,
 }
+
+/// A set as the calls of one lane hold it.
+type InLane<S, R> = Lane<Set<S, R>>;
 
 /// What calls read; never changes, a new one takes its place. In the order of the directory's snapshot.
 pub(super) struct Set<S, R> {
-    slots: Vec<Slot<S, R>>,
+    rule: Arc<R>,
+    slots: Arc<[Slot<S>]>,
     /// How many of them their source says are up.
     up: u32,
 }
 
 /// An endpoint as pickers see it, and its node: side by side, for the one that is picked is looked up at once.
-pub(super) struct Slot<S, R> {
+pub(super) struct Slot<S> {
     handle: EndpointHandle,
-    node: Arc<Node<S, R>>,
+    node: Arc<Node<S>>,
 }
 
-/// An endpoint, its service, and by what rule it was chosen: all that a call under way needs, so that it counts up nothing that
-/// calls at other endpoints count, too.
-pub(super) struct Node<S, R> {
-    pub(super) handle: EndpointHandle,
-    pub(super) rule: Arc<R>,
+/// The service of an endpoint, the same one in all sets.
+struct Node<S> {
     service: OnceLock<S>,
     /// Its service failed to become ready: another one is made for the next call, since it may be so for good.
     broken: AtomicBool,
 }
 
-struct Writer<S, R> {
+struct Writer<S> {
     /// What the next set will have and the present one has not.
-    prepared: Set<S, R>,
+    prepared: Made<S>,
     /// Those of them that were there before.
     returned: Vec<EndpointHandle>,
     removed: HashMap<Identity, (EndpointHandle, Instant)>,
 }
 
+/// A set, or a part of one, under construction.
+struct Made<S> {
+    slots: Vec<Slot<S>>,
+    up: u32,
+}
+
 type Identity = (EndpointId, Address);
 
-/// An endpoint chosen for an attempt.
+/// An endpoint chosen for an attempt. It holds the set, not the endpoint: that is counted in the thread's lane, where calls of other
+/// threads at the same endpoint do not count.
 pub(super) struct Picked<S, R> {
-    pub(super) node: Arc<Node<S, R>>,
+    pub(super) at: At<S, R>,
     /// Whether it has the endpoint's one probe.
     pub(super) probe: bool,
 }
 
-impl<S, R> AsRef<EndpointHandle> for Slot<S, R> {
+/// An endpoint of a set.
+pub(super) struct At<S, R> {
+    set: Arc<InLane<S, R>>,
+    slot: u32,
+}
+
+impl<S> AsRef<EndpointHandle> for Slot<S> {
     fn as_ref(&self) -> &EndpointHandle {
         &self.handle
     }
 }
 
-impl<S, R> Node<S, R> {
-    fn new(handle: EndpointHandle, rule: Arc<R>) -> Self {
-        Self { handle, rule, service: OnceLock::new(), broken: AtomicBool::new(false) }
+impl<S> Node<S> {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { service: OnceLock::new(), broken: AtomicBool::new(false) })
+    }
+}
+
+impl<S, R> At<S, R> {
+    #[inline]
+    pub(super) fn handle(&self) -> &EndpointHandle {
+        &self.slot().handle
+    }
+
+    #[inline]
+    pub(super) fn rule(&self) -> &R {
+        &self.set.rule
     }
 
     /// Its service is no good any more.
     pub(super) fn give_up(&self) {
-        self.broken.store(true, Relaxed);
+        self.slot().node.broken.store(true, Relaxed);
+    }
+
+    #[inline]
+    fn slot(&self) -> &Slot<S> {
+        &self.set.slots[self.slot as usize]
     }
 }
 
 impl<S, R> Endpoints<S, R> {
     pub(super) fn new(service: Arc<str>, connect: Connect<S>, eager: bool, rule: Arc<R>) -> Self {
+        let empty = Set { rule, slots: Arc::default(), up: 0 };
         Self {
-            service,
-            rule,
+            service: Arc::new(service),
             connect,
             eager,
             group: Arc::default(),
-            set: ArcSwap::from_pointee(Set::new(0)),
+            sets: PerLane::new(|| ArcSwap::new(Lane::new(empty.clone()))),
             panic: AtomicBool::new(false),
             changed: Notify::new(),
-            writer: Mutex::new(Writer { prepared: Set::new(0), returned: Vec::new(), removed: HashMap::new() }),
+            writer: Mutex::new(Writer { prepared: Made::default(), returned: Vec::new(), removed: HashMap::new() }),
+            rule: empty.rule,
         }
     }
 
@@ -128,8 +163,15 @@ impl<S, R> Endpoints<S, R> {
         &self.rule
     }
 
-    pub(super) fn set(&self) -> Guard<Arc<Set<S, R>>> {
-        self.set.load()
+    pub(super) fn set(&self) -> Guard<Arc<InLane<S, R>>> {
+        self.sets.here().load()
+    }
+
+    fn replace(&self, made: Made<S>) {
+        let set = Set { rule: Arc::clone(&self.rule), slots: made.slots.into(), up: made.up };
+        for lane in self.sets.iter() {
+            lane.store(Lane::new(set.clone()));
+        }
     }
 
     /// Whether to ignore health: too few are usable by our own data (D5). Left with a margin, so that it does not flutter.
@@ -155,31 +197,34 @@ impl<S, R> Endpoints<S, R> {
     }
 
     /// Chooses an endpoint, by `choose`, and takes its probe's lease if it needs one.
-    pub(super) fn pick(&self, choose: impl Fn(&[Slot<S, R>], &Pick) -> Option<usize>) -> Option<Picked<S, R>> {
+    #[inline]
+    pub(super) fn pick(&self, choose: impl Fn(&[Slot<S>], &Pick) -> Option<usize>) -> Option<Picked<S, R>> {
         let set = self.set();
         let panic = self.panics(&set);
         let pick = Pick::under_way(panic);
         for _ in 0..PROBE_RACES {
-            let Slot { node, .. } = &set.slots[choose(&set.slots, &pick)?];
-            let health = node.handle.health();
+            let slot = choose(&set.slots, &pick)?;
+            let health = set.slots[slot].handle.health();
             // In a panic nobody asks for a lease: everything is tried anyway.
             let probe = !panic && health.is_ejected();
             if !probe || health.try_probe(pick.now(), pick.now() + PROBE_LEASE.as_nanos() as u64) {
-                return Some(Picked { node: Arc::clone(node), probe });
+                return Some(Picked { at: At { set: Guard::into_inner(set), slot: slot as u32 }, probe });
             }
         }
         None
     }
 
     /// An instance of its service, which its first pick makes.
-    pub(super) fn service_of(&self, node: &mut Arc<Node<S, R>>) -> S
+    #[inline]
+    pub(super) fn service_of(&self, at: &mut At<S, R>) -> S
     where
         S: Clone,
     {
-        if node.broken.load(Relaxed) {
-            self.renew(node);
+        if at.slot().node.broken.load(Relaxed) {
+            self.renew(at);
         }
-        node.service.get_or_init(|| (self.connect)(&node.handle)).clone()
+        let Slot { handle, node } = at.slot();
+        node.service.get_or_init(|| (self.connect)(handle)).clone()
     }
 
     /// When the first endpoint that is closed for a time only opens again.
@@ -198,45 +243,50 @@ impl<S, R> Endpoints<S, R> {
 
     /// Puts a node without a service in the place of one whose service is no good, unless somebody did.
     #[cold]
-    fn renew(&self, broken: &mut Arc<Node<S, R>>) {
+    fn renew(&self, broken: &mut At<S, R>) {
         // The set is replaced under this lock alone.
         let _writer = self.writer();
         let set = self.set();
-        let Some(at) = set.slots.iter().position(|slot| slot.handle.is(&broken.handle)) else { return };
-        let node = &set.slots[at].node;
-        if !node.broken.load(Relaxed) {
-            *broken = Arc::clone(node);
-            return;
+        let Some(slot) = set.slots.iter().position(|slot| slot.handle.is(broken.handle())) else { return };
+        if set.slots[slot].node.broken.load(Relaxed) {
+            let mut slots = set.slots.to_vec();
+            slots[slot].node = Node::new();
+            self.replace(Made { slots, up: set.up });
         }
-        *broken = Arc::new(Node::new(broken.handle.clone(), Arc::clone(&self.rule)));
-        let mut slots = set.slots.clone();
-        slots[at].node = Arc::clone(broken);
-        self.set.store(Arc::new(Set { slots, up: set.up }));
+        *broken = At { set: self.sets.here().load_full(), slot: slot as u32 };
     }
 
-    fn writer(&self) -> MutexGuard<'_, Writer<S, R>> {
+    fn writer(&self) -> MutexGuard<'_, Writer<S>> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An endpoint that is new here: with what was learned of it, if it was removed lately.
-    fn handle(&self, writer: &mut Writer<S, R>, endpoint: &Arc<Endpoint>) -> EndpointHandle {
-        let known = if writer.removed.is_empty() { None } else { writer.removed.remove(&identity(endpoint)) };
-        match known {
-            Some((handle, _)) if handle.endpoint().is_same(endpoint) => {
-                handle.update(Arc::clone(endpoint));
-                writer.returned.push(handle.clone());
-                handle
-            }
-            _ => EndpointHandle::new(Arc::clone(&self.service), Arc::clone(endpoint), Arc::clone(&self.group)),
+    /// With what was learned of this endpoint, if it was removed lately.
+    fn known(writer: &mut Writer<S>, endpoint: &Arc<Endpoint>) -> Option<EndpointHandle> {
+        if writer.removed.is_empty() {
+            return None;
         }
+        let (handle, _) = writer.removed.remove(&identity(endpoint))?;
+        handle.endpoint().is_same(endpoint).then(|| {
+            handle.update(Arc::clone(endpoint));
+            writer.returned.push(handle.clone());
+            handle
+        })
+    }
+}
+
+impl<S> Made<S> {
+    fn new(capacity: usize) -> Self {
+        Self { slots: Vec::with_capacity(capacity), up: 0 }
+    }
+}
+
+impl<S> Default for Made<S> {
+    fn default() -> Self {
+        Self::new(0)
     }
 }
 
 impl<S, R> Set<S, R> {
-    fn new(capacity: usize) -> Self {
-        Self { slots: Vec::with_capacity(capacity), up: 0 }
-    }
-
     pub(super) fn handles(&self) -> impl Iterator<Item = &EndpointHandle> {
         self.slots.iter().map(|slot| &slot.handle)
     }
@@ -246,8 +296,15 @@ impl<S, R> Set<S, R> {
     }
 }
 
-// Derived, it would ask that of the service.
-impl<S, R> Clone for Slot<S, R> {
+// Derived, it would ask that of the rule.
+impl<S, R> Clone for Set<S, R> {
+    fn clone(&self) -> Self {
+        Self { rule: Arc::clone(&self.rule), slots: Arc::clone(&self.slots), up: self.up }
+    }
+}
+
+// And of the service.
+impl<S> Clone for Slot<S> {
     fn clone(&self) -> Self {
         Self { handle: self.handle.clone(), node: Arc::clone(&self.node) }
     }
@@ -278,12 +335,14 @@ impl<S: Send + Sync, R: Send + Sync> Subscriber for Endpoints<S, R> {
         let mut writer = self.writer();
         let writer = &mut *writer;
         if before == 0 {
-            writer.prepared = Set::new(chunk.len());
+            writer.prepared = Made::new(chunk.len());
             writer.returned.clear();
         }
+        writer.prepared.slots.reserve(chunk.len());
         for endpoint in chunk {
-            let handle = self.handle(writer, endpoint);
-            let node = Arc::new(Node::new(handle.clone(), Arc::clone(&self.rule)));
+            let handle = Self::known(writer, endpoint)
+                .unwrap_or_else(|| EndpointHandle::of(&self.service, endpoint, &self.group));
+            let node = Node::new();
             if self.eager {
                 node.service.get_or_init(|| (self.connect)(&handle));
             }
@@ -296,10 +355,10 @@ impl<S: Send + Sync, R: Send + Sync> Subscriber for Endpoints<S, R> {
         let mut writer = self.writer();
         let writer = &mut *writer;
         let now = Instant::now();
-        let before = self.set.load_full();
-        let prepared = mem::replace(&mut writer.prepared, Set::new(0));
+        let before = self.sets.here().load_full();
+        let prepared = mem::take(&mut writer.prepared);
         let mut fresh = prepared.slots.into_iter();
-        let mut after = Set::new(snapshot.endpoints().len());
+        let mut after = Made::new(snapshot.endpoints().len());
         after.up = before.up + prepared.up;
         let mut left = Vec::new();
         let mut at = 0;
@@ -335,7 +394,7 @@ impl<S: Send + Sync, R: Send + Sync> Subscriber for Endpoints<S, R> {
         }
         forget(&mut writer.removed, now);
         self.group.size.store(after.slots.len() as u32, Relaxed);
-        self.set.store(Arc::new(after));
+        self.replace(after);
         self.changed.notify_waiters();
     }
 }

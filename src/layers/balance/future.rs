@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use super::{
     Picker,
-    endpoints::{Node, Picked},
+    endpoints::{At, Picked},
     service::{self, Rule, Shared},
 };
 use crate::{
@@ -107,14 +107,14 @@ where
                             this.state.set(State::Calling { future });
                         }
                         Poll::Ready(Err(error)) => {
-                            in_flight.node.give_up();
+                            in_flight.at.give_up();
                             let error = Error::from_any(error).unsent();
                             return Poll::Ready(finish(this.call, Err(error)));
                         }
                         Poll::Pending => {
                             let deadline = context::deadline();
                             let timeout = timeout.get_or_insert_with(|| {
-                                let own = context::now() + in_flight.node.rule.max_wait;
+                                let own = context::now() + in_flight.at.rule().max_wait;
                                 Box::pin(tokio::time::sleep_until(deadline.map_or(own, |deadline| deadline.min(own))))
                             });
                             ready!(timeout.as_mut().poll(cx));
@@ -148,13 +148,13 @@ where
 {
     let Call::InFlight(mut in_flight) = mem::replace(call, Call::Over) else { over() };
     let result = result.map_err(|error| in_flight.name(error));
-    in_flight.outcome = Some(in_flight.node.rule.classify.classify(result.as_ref()));
+    in_flight.outcome = Some(in_flight.at.rule().classify.classify(result.as_ref()));
     result
 }
 
 /// A call under way at an endpoint; counted out, with its outcome, when dropped.
 struct InFlight<S, P: Picker, C> {
-    node: Arc<Node<S, Rule<P, C>>>,
+    at: At<S, Rule<P, C>>,
     /// In [`context::nanos`]; 0 if nobody will ask.
     since: u64,
     /// Whether it has the endpoint's probe, and has not been sent yet.
@@ -164,21 +164,25 @@ struct InFlight<S, P: Picker, C> {
 }
 
 impl<S: Clone, P: Picker, C> InFlight<S, P, C> {
+    #[inline]
     fn start<F>(shared: &Shared<S, P, C>, picked: Picked<S, Rule<P, C>>) -> Started<S, F, P, C> {
-        let Picked { mut node, probe } = picked;
+        let Picked { mut at, probe } = picked;
         // First, since a connector may panic.
-        let service = shared.endpoints.service_of(&mut node);
-        node.handle.load().start();
-        context::tried(node.handle.number());
-        let since = if node.rule.picker.measures() { context::now_nanos() } else { 0 };
-        let in_flight = Self { node, since, probe, outcome: None };
+        let service = shared.endpoints.service_of(&mut at);
+        // Looked up once: each step on the way to it would be made again after each write.
+        let handle = at.handle();
+        let number = handle.number();
+        handle.load().start();
+        context::tried(number);
+        let since = if at.rule().picker.measures() { context::now_nanos() } else { 0 };
+        let in_flight = Self { at, since, probe, outcome: None };
         (Call::InFlight(in_flight), State::Readying { service, timeout: None })
     }
 }
 
 impl<S, P: Picker, C> InFlight<S, P, C> {
     fn handle(&self) -> &EndpointHandle {
-        &self.node.handle
+        self.at.handle()
     }
 
     fn name(&self, error: Error) -> Error {
@@ -189,14 +193,14 @@ impl<S, P: Picker, C> InFlight<S, P, C> {
 
 impl<S, P: Picker, C> Drop for InFlight<S, P, C> {
     fn drop(&mut self) {
-        let handle = &self.node.handle;
-        handle.load().end();
+        let (handle, picker) = (self.at.handle(), &*self.at.rule().picker);
+        let (load, counts) = (handle.load(), handle.counts());
+        load.end();
         let outcome = self.outcome.unwrap_or(match context::drop_cause() {
             DropCause::Cancelled => Outcome::Cancelled,
             DropCause::TimedOut => Outcome::TimedOut,
         });
-        handle.counts().record(outcome);
-        let picker = &self.node.rule.picker;
+        counts.record(outcome);
         let now = if picker.measures() { context::now_nanos() } else { 0 };
         picker.observe(handle, outcome, Duration::from_nanos(now.saturating_sub(self.since)), now);
         if self.probe {

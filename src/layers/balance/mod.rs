@@ -41,7 +41,7 @@
 //!
 //! **State.** Endpoints with their load, health and services belong to each service that [`DiscoverLayer`] makes; its clones share
 //! them, and nothing is cached per clone. An endpoint whose metadata, weight or status change keeps all of it. What was learned of a removed one
-//! is kept for 60 s, of 1 024 at most. **Placement.** Below everything per call, above everything per endpoint; anything else does not compile. **Errors.** [`NoService`](crate::ErrorKind),
+//! is kept for 60 s, of 1 024 at most; the service of one goes when the last call ends that began before it was removed. **Placement.** Below everything per call, above everything per endpoint; anything else does not compile. **Errors.** [`NoService`](crate::ErrorKind),
 //! `NoEndpoint` after the wait, `RateLimited` while every endpoint asked to be left alone, `DeadlineExceeded`. **Cancellation.** A dropped call is
 //! no longer in flight; what it had waited counts as a lower bound of the endpoint's latency.
 //!

@@ -12,10 +12,10 @@ use tower::BoxError;
 use tower_service::Service;
 
 use super::{
-    layer::Shared,
+    layer::{Own, Shared},
     places::{Place, Waiting},
 };
-use crate::{Error, ErrorKind, context};
+use crate::{Error, ErrorKind, context, lanes::Lane};
 
 pin_project! {
     /// A call that has a place, waits for one, or is refused. Made by [`Bulkhead`](super::Bulkhead).
@@ -36,7 +36,7 @@ pin_project! {
         Calling {
             #[pin]
             inner: F,
-            place: Place<Shared>,
+            place: Place<Lane<Own>>,
         },
         Refused {
             error: Option<Error>,
@@ -49,7 +49,7 @@ pin_project! {
 pub(super) struct InQueue<S, Req> {
     /// The service that was made ready, and its request; taken when the place is there.
     pub(super) call: Option<(S, Req)>,
-    pub(super) turn: Waiting<Shared>,
+    pub(super) turn: Waiting<Lane<Own>>,
     pub(super) until: Instant,
     /// What it means when that has come.
     pub(super) kind: ErrorKind,
@@ -59,7 +59,7 @@ pub(super) struct InQueue<S, Req> {
 }
 
 impl<S, Req, F> ResponseFuture<S, Req, F> {
-    pub(super) fn calling(inner: F, place: Place<Shared>) -> Self {
+    pub(super) fn calling(inner: F, place: Place<Lane<Own>>) -> Self {
         Self { state: State::Calling { inner, place } }
     }
 

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind,
+    lanes::{Lane, Lanes},
     live::{Follow, IntoLive, Live, PolicyError},
     monitor::{BulkheadView, Kind, Monitor, Observation, Observe},
 };
@@ -24,6 +25,12 @@ use crate::{
 #[derive(Clone)]
 pub struct BulkheadLayer {
     shared: Arc<Shared>,
+}
+
+/// What a call holds.
+pub(super) struct Own {
+    pub(super) shared: Arc<Shared>,
+    lane: usize,
 }
 
 /// What all services of a layer share.
@@ -69,7 +76,7 @@ impl<S> Layer<S> for BulkheadLayer {
     type Service = Bulkhead<S>;
 
     fn layer(&self, inner: S) -> Bulkhead<S> {
-        Bulkhead::new(inner, Arc::clone(&self.shared))
+        Bulkhead::new(inner, Lanes::new(|lane| Own { shared: Arc::clone(&self.shared), lane }))
     }
 }
 
@@ -106,9 +113,13 @@ impl Shared {
     }
 }
 
-impl Owner for Shared {
+impl Owner for Lane<Own> {
     fn places(&self) -> &Places {
-        &self.places
+        &self.shared.places
+    }
+
+    fn lane(&self) -> usize {
+        self.lane
     }
 }
 

@@ -10,21 +10,21 @@ use tower_service::Service;
 use super::{
     ResponseFuture,
     future::InQueue,
-    layer::Shared,
+    layer::Own,
     places::{Places, Queued},
 };
-use crate::{Error, ErrorKind, context};
+use crate::{Error, ErrorKind, context, lanes::Lanes};
 
 /// A service behind a bulkhead. Made by [`BulkheadLayer`](super::BulkheadLayer).
 #[derive(Clone)]
 pub struct Bulkhead<S> {
     inner: S,
-    shared: Arc<Shared>,
+    lanes: Lanes<Own>,
 }
 
 impl<S> Bulkhead<S> {
-    pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
-        Self { inner, shared }
+    pub(super) fn new(inner: S, lanes: Lanes<Own>) -> Self {
+        Self { inner, lanes }
     }
 }
 
@@ -43,20 +43,22 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let _clock = context::enter_clock();
-        if let Some(place) = Places::take(&self.shared) {
+        let own = self.lanes.here();
+        if let Some(place) = Places::take(own) {
             return ResponseFuture::calling(self.inner.call(request), place);
         }
-        let Some(max_wait) = self.shared.max_wait() else {
-            return ResponseFuture::refused(self.shared.refuse(ErrorKind::BulkheadFull));
+        let shared = &own.shared;
+        let Some(max_wait) = shared.max_wait() else {
+            return ResponseFuture::refused(shared.refuse(ErrorKind::BulkheadFull));
         };
         let now = context::now();
         let deadline = context::deadline();
         if deadline.is_some_and(|deadline| deadline <= now) {
-            return ResponseFuture::refused(self.shared.refuse(ErrorKind::DeadlineExceeded));
+            return ResponseFuture::refused(shared.refuse(ErrorKind::DeadlineExceeded));
         }
-        match Places::queue(&self.shared, self.shared.max_waiting()) {
+        match Places::queue(own, shared.max_waiting()) {
             Queued::Place(place) => ResponseFuture::calling(self.inner.call(request), place),
-            Queued::Full => ResponseFuture::refused(self.shared.refuse(ErrorKind::BulkheadFull)),
+            Queued::Full => ResponseFuture::refused(shared.refuse(ErrorKind::BulkheadFull)),
             Queued::Waiting(turn) => {
                 // The instance that was made ready waits along; the clone that stays has to be made ready itself.
                 let clone = self.inner.clone();
@@ -66,7 +68,7 @@ where
                     Some(deadline) if deadline <= until => (deadline, ErrorKind::DeadlineExceeded),
                     _ => (until, ErrorKind::BulkheadFull),
                 };
-                let (call, shared) = (Some((ready, request)), Arc::clone(&self.shared));
+                let (call, shared) = (Some((ready, request)), Arc::clone(shared));
                 ResponseFuture::waiting(InQueue { call, turn, until, kind, timer: None, shared })
             }
         }
@@ -75,6 +77,6 @@ where
 
 impl<S: fmt::Debug> fmt::Debug for Bulkhead<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bulkhead").field("inner", &self.inner).field("bulkhead", &self.shared).finish()
+        f.debug_struct("Bulkhead").field("inner", &self.inner).field("bulkhead", &self.lanes.here().shared).finish()
     }
 }

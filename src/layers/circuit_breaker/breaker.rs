@@ -112,8 +112,8 @@ impl Shared {
         }
     }
 
-    /// Ends a call.
-    pub(super) fn report(&self, pass: Pass, start: Option<u64>, outcome: Outcome) {
+    /// Ends a call, counted in this lane.
+    pub(super) fn report(&self, pass: Pass, start: Option<u64>, outcome: Outcome, lane: usize) {
         // Nothing to count and no lease to give back: spare the clock.
         if start.is_none() && matches!(outcome, Outcome::Cancelled | Outcome::Ignored) && !pass.is_probe() {
             return;
@@ -122,7 +122,7 @@ impl Shared {
         let elapsed = start.map_or(0, |start| now.saturating_sub(start));
         let rules = self.settings.rules();
         let verdict = rules.verdict(outcome, elapsed);
-        let change = self.machine.report(pass, verdict, now, &rules, || 0.9 + 0.2 * fastrand::f64());
+        let change = self.machine.report(pass, verdict, now, lane, &rules, || 0.9 + 0.2 * fastrand::f64());
         self.tell(change);
     }
 

@@ -13,6 +13,7 @@ use super::{layer::Parts, state::Pass};
 use crate::{
     Error, Outcome,
     context::{self, DropCause},
+    lanes::Lane,
     outcome::Classify,
 };
 
@@ -41,7 +42,7 @@ pin_project! {
 
 /// A pass that is handed back: with a result, or by `Drop` without one.
 pub(super) struct Guard<C> {
-    parts: Arc<Parts<C>>,
+    parts: Arc<Lane<Parts<C>>>,
     pass: Option<Pass>,
     start: Option<u64>,
 }
@@ -84,14 +85,14 @@ impl<F, C> fmt::Debug for ResponseFuture<F, C> {
 }
 
 impl<C> Guard<C> {
-    pub(super) fn new(parts: Arc<Parts<C>>, pass: Pass) -> Self {
+    pub(super) fn new(parts: Arc<Lane<Parts<C>>>, pass: Pass) -> Self {
         let start = parts.shared.start();
         Self { parts, pass: Some(pass), start }
     }
 
     fn finish(&mut self, outcome: Outcome) {
         if let Some(pass) = self.pass.take() {
-            self.parts.shared.report(pass, self.start, outcome);
+            self.parts.shared.report(pass, self.start, outcome, self.parts.lane);
         }
     }
 }

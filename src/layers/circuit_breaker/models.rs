@@ -32,8 +32,12 @@ const TRIP: u64 = 1_000 * UNTIL_UNIT;
 /// When its probes may start.
 const LATER: u64 = TRIP + RULES.open_time;
 
+/// The lanes of two threads.
+const ONE: usize = 0;
+const OTHER: usize = 1;
+
 fn report(machine: &Machine, pass: Pass, verdict: Verdict, now: u64) -> Option<Change> {
-    machine.report(pass, Some(verdict), now, &RULES, || 1.0)
+    machine.report(pass, Some(verdict), now, ONE, &RULES, || 1.0)
 }
 
 /// A closed breaker, and two passes of it.
@@ -65,10 +69,10 @@ fn assert_not_stuck(machine: &Machine, now: u64) {
 fn two_failures_open_it_once() {
     explore(3, || {
         let (machine, one, other) = closed();
-        let fail = |pass, jitter: f64| {
-            move |machine: &Arc<Machine>| machine.report(pass, Some(FAILED), TRIP, &RULES, || jitter)
+        let fail = |pass, lane, jitter: f64| {
+            move |machine: &Arc<Machine>| machine.report(pass, Some(FAILED), TRIP, lane, &RULES, || jitter)
         };
-        let (one, other) = race(&machine, fail(one, 0.5), fail(other, 1.0));
+        let (one, other) = race(&machine, fail(one, ONE, 0.5), fail(other, OTHER, 1.0));
         let changes: Vec<_> = [one, other].into_iter().flatten().collect();
         assert_eq!(changes.len(), 1);
         assert_eq!(machine.look(TRIP, &RULES).wait, Some(changes[0].stays), "the winner's");
@@ -94,7 +98,7 @@ fn a_lease_given_back_is_the_next_callers() {
     explore(3, || {
         let machine = open();
         let (one, other) = (probe(&machine), probe(&machine));
-        let give_back = |machine: &Machine, pass| machine.report(pass, None, LATER, &RULES, || 1.0);
+        let give_back = |machine: &Machine, pass| machine.report(pass, None, LATER, ONE, &RULES, || 1.0);
         let (_, taken) = race(
             &machine,
             move |machine| give_back(machine, one),
@@ -161,7 +165,7 @@ fn a_probe_whose_lease_ended_either_decides_or_is_replaced() {
         let end = LATER + ONE_PROBE.probe_lease;
         let (closed, admitted) = race(
             &machine,
-            move |machine| machine.report(lost, Some(OK), end, &ONE_PROBE, || 1.0),
+            move |machine| machine.report(lost, Some(OK), end, ONE, &ONE_PROBE, || 1.0),
             move |machine| machine.admit(end, &ONE_PROBE),
         );
         // One who looked just before it closed is refused, once.
@@ -232,31 +236,42 @@ fn calls(calls: u64, failures: u64) -> Sums {
 
 #[test]
 fn two_calls_that_both_find_an_old_bucket_are_both_counted() {
-    explore(3, || {
-        let window = Arc::new(Window::default());
-        window.record(0, 0, 1, FAILED);
-        let record = |window: &Arc<Window>| window.record(0, ROUND, 1, FAILED);
-        race(&window, record, record);
-        assert_eq!(window.sums(0, ROUND, 1), calls(2, 2));
-    });
+    for lane in [ONE, OTHER] {
+        explore(3, move || {
+            let window = Arc::new(Window::default());
+            window.record(ONE, 0, 0, 1, FAILED);
+            let record = |lane| move |window: &Arc<Window>| window.record(lane, 0, ROUND, 1, FAILED);
+            race(&window, record(ONE), record(lane));
+            assert_eq!(window.sums(0, ROUND, 1), calls(2, 2));
+        });
+    }
 }
 
 #[test]
 fn a_call_that_read_the_clock_a_window_ago_neither_wipes_nor_joins_the_new_bucket() {
-    explore(3, || {
-        let window = Arc::new(Window::default());
-        race(&window, |window| window.record(0, 0, 1, FAILED), |window| window.record(0, ROUND, 1, OK));
-        assert_eq!(window.sums(0, ROUND, 1), calls(1, 0));
-    });
+    for lane in [ONE, OTHER] {
+        explore(3, move || {
+            let window = Arc::new(Window::default());
+            race(
+                &window,
+                |window| window.record(ONE, 0, 0, 1, FAILED),
+                move |window| window.record(lane, 0, ROUND, 1, OK),
+            );
+            assert_eq!(window.sums(0, ROUND, 1), calls(1, 0));
+        });
+    }
 }
 
 #[test]
 fn a_reader_never_sees_more_failures_than_calls() {
     explore(3, || {
         let window = Arc::new(Window::default());
-        window.record(0, 0, 1, OK);
-        let ((), seen) =
-            race(&window, |window| (0..2).for_each(|_| window.record(0, 0, 1, FAILED)), |window| window.sums(0, 0, 1));
+        window.record(OTHER, 0, 0, 1, OK);
+        let ((), seen) = race(
+            &window,
+            |window| (0..2).for_each(|_| window.record(ONE, 0, 0, 1, FAILED)),
+            |window| window.sums(0, 0, 1),
+        );
         assert!(seen.failures < seen.calls, "{seen:?}");
     });
 }
@@ -268,7 +283,7 @@ fn nobody_who_sees_a_failed_call_thinks_the_window_clean() {
         let now = 100 * ROUND;
         race(
             &window,
-            move |window| window.record(0, now, 1, FAILED),
+            move |window| window.record(ONE, 0, now, 1, FAILED),
             move |window| assert!(window.sums(0, now, 1).calls == 0 || !window.is_clean(now, 1)),
         );
     });
@@ -278,14 +293,14 @@ fn nobody_who_sees_a_failed_call_thinks_the_window_clean() {
 fn a_period_is_started_once_however_late_another_thread_starts_it_too() {
     explore(3, || {
         let window = Arc::new(Window::default());
-        window.record(0, 0, 1, FAILED);
+        window.record(ONE, 0, 0, 1, FAILED);
         race(
             &window,
             |window| window.start(1),
             |window| {
                 window.start(1);
-                window.record(1, 0, 1, OK);
-                window.record(0, 0, 1, FAILED);
+                window.record(OTHER, 1, 0, 1, OK);
+                window.record(OTHER, 0, 0, 1, FAILED);
             },
         );
         assert_eq!(window.sums(1, 0, 1), calls(1, 0));
@@ -296,10 +311,10 @@ fn a_period_is_started_once_however_late_another_thread_starts_it_too() {
 fn clearing_never_brings_an_earlier_period_back() {
     explore(3, || {
         let window = Arc::new(Window::default());
-        window.record(0, 0, 1, FAILED);
+        window.record(ONE, 0, 0, 1, FAILED);
         race(&window, |window| window.clear(), |window| window.start(1));
         assert_eq!(window.sums(0, 0, 1), Sums::default());
-        window.record(1, 0, 1, OK);
+        window.record(ONE, 1, 0, 1, OK);
         assert_eq!(window.sums(1, 0, 1), calls(1, 0));
     });
 }
@@ -308,8 +323,8 @@ fn clearing_never_brings_an_earlier_period_back() {
 fn clearing_while_a_call_is_counted_forgets_all_from_before() {
     explore(3, || {
         let window = Arc::new(Window::default());
-        window.record(0, 0, 1, OK);
-        race(&window, |window| window.clear(), |window| window.record(0, 0, 1, OK));
+        window.record(ONE, 0, 0, 1, OK);
+        race(&window, |window| window.clear(), |window| window.record(OTHER, 0, 0, 1, OK));
         assert!(window.sums(0, 0, 1).calls <= 1, "and perhaps the one meanwhile");
     });
 }

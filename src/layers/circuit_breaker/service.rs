@@ -14,23 +14,24 @@ use super::{
 };
 use crate::{
     Error, context,
+    lanes::Lanes,
     outcome::{Classify, Standard},
 };
 
 /// A service behind a breaker. Made by [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
 pub struct CircuitBreaker<S, C = Standard> {
     inner: S,
-    parts: Arc<Parts<C>>,
+    lanes: Lanes<Parts<C>>,
 }
 
 impl<S, C> CircuitBreaker<S, C> {
-    pub(super) fn new(inner: S, parts: Arc<Parts<C>>) -> Self {
-        Self { inner, parts }
+    pub(super) fn new(inner: S, lanes: Lanes<Parts<C>>) -> Self {
+        Self { inner, lanes }
     }
 
     /// A handle to the breaker.
     pub fn breaker(&self) -> Breaker {
-        Breaker(Arc::clone(&self.parts.shared))
+        Breaker(Arc::clone(&self.lanes.here().shared))
     }
 }
 
@@ -48,9 +49,10 @@ where
         self.inner.poll_ready(cx).map_err(|error| {
             let error = Error::from_any(error);
             // A call was to be made and could not: it failed as one that was made.
-            if let Ok(pass) = self.parts.shared.admit() {
-                let outcome = self.parts.classify.classify(Err(&error));
-                self.parts.shared.report(pass, None, outcome);
+            let parts = self.lanes.here();
+            if let Ok(pass) = parts.shared.admit() {
+                let outcome = parts.classify.classify(Err(&error));
+                parts.shared.report(pass, None, outcome, parts.lane);
             }
             error
         })
@@ -58,10 +60,11 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let _clock = context::enter_clock();
-        match self.parts.shared.admit() {
+        let parts = self.lanes.here();
+        match parts.shared.admit() {
             Ok(pass) => {
                 // Before the inner call: if that panics, the pass goes back.
-                let guard = Guard::new(Arc::clone(&self.parts), pass);
+                let guard = Guard::new(Arc::clone(parts), pass);
                 let _probe = context::enter_probe(pass.is_probe());
                 ResponseFuture { state: State::Calling { inner: self.inner.call(request), guard } }
             }
@@ -72,7 +75,7 @@ where
 
 impl<S: Clone, C> Clone for CircuitBreaker<S, C> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), parts: Arc::clone(&self.parts) }
+        Self { inner: self.inner.clone(), lanes: self.lanes.clone() }
     }
 }
 

@@ -175,18 +175,19 @@ impl Machine {
 
     /// Takes back a pass with what is known of its call, `None` if nothing: it was cancelled, or never left this side.
     ///
-    /// `jitter` is asked for a factor of the open time, if it opens.
+    /// It is counted in `lane`; `jitter` is asked for a factor of the open time, if it opens.
     pub(super) fn report(
         &self,
         pass: Pass,
         verdict: Option<Verdict>,
         now: u64,
+        lane: usize,
         rules: &Rules,
         jitter: impl Fn() -> f64,
     ) -> Option<Change> {
         match Word::unpack(pass.0).state {
             State::HalfOpen => self.report_probe(pass, verdict, now, rules, jitter),
-            State::Closed | State::ForcedClosed => self.report_call(pass, verdict?, now, rules, jitter),
+            State::Closed | State::ForcedClosed => self.report_call(pass, verdict?, now, lane, rules, jitter),
             State::Open | State::ForcedOpen => None,
         }
     }
@@ -196,6 +197,7 @@ impl Machine {
         pass: Pass,
         verdict: Verdict,
         now: u64,
+        lane: usize,
         rules: &Rules,
         jitter: impl Fn() -> f64,
     ) -> Option<Change> {
@@ -204,7 +206,7 @@ impl Machine {
         }
         // If it turns from here on, the window drops what belongs to an earlier period, and the exchange below fails.
         let word = Word::unpack(pass.0);
-        self.window.record(word.period, now, rules.width, verdict);
+        self.window.record(lane, word.period, now, rules.width, verdict);
         if word.state == State::ForcedClosed || !verdict.is_bad() && self.window.is_clean(now, rules.width) {
             return None;
         }
@@ -347,7 +349,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::lanes;
 
+    const LANE: usize = 0;
     const OK: Verdict = Verdict::Ended { failed: false, slow: false };
     const FAILED: Verdict = Verdict::Ended { failed: true, slow: false };
 
@@ -488,7 +492,7 @@ mod tests {
                     Step::Report(which, verdict) if !out.is_empty() => {
                         let (pass, turn) = out.swap_remove(which.index(out.len()));
                         let before = machine.state();
-                        let change = machine.report(pass, verdict, now, &RULES, || 1.0);
+                        let change = machine.report(pass, verdict, now, LANE, &RULES, || 1.0);
                         model.report(turn, verdict, now);
                         prop_assert_eq!(change.map(|change| change.from), (machine.state() != before).then_some(before));
                     }
@@ -505,7 +509,7 @@ mod tests {
                 prop_assert!(u64::from(look.leased) <= RULES.probes);
             }
             for (pass, _) in out {
-                machine.report(pass, None, now, &RULES, || 1.0);
+                machine.report(pass, None, now, LANE, &RULES, || 1.0);
             }
             machine.force(State::Closed, now); // of a forced one, nobody promises this
             let wait = machine.look(now, &RULES).wait.unwrap_or(0);
@@ -519,7 +523,7 @@ mod tests {
         let (machine, now) = (Machine::default(), 1_000 * UNTIL_UNIT);
         let trip = (0..4).find_map(|_| {
             let pass = machine.pass().expect("closed");
-            machine.report(pass, Some(FAILED), now, &RULES, || 1.0)
+            machine.report(pass, Some(FAILED), now, LANE, &RULES, || 1.0)
         });
         assert_eq!(trip.expect("tripped").to, State::Open);
         (machine, now + RULES.open_time)
@@ -531,25 +535,25 @@ mod tests {
         let late: Vec<_> = (0..20).map(|_| machine.pass().expect("closed")).collect();
         let mut late = late.into_iter();
         for pass in late.by_ref().take(4) {
-            machine.report(pass, Some(FAILED), now, &RULES, || 1.0);
+            machine.report(pass, Some(FAILED), now, LANE, &RULES, || 1.0);
         }
         let now = now + RULES.open_time;
         let (probe, _) = machine.admit(now, &RULES).expect("a probe");
         for pass in late.by_ref().take(5) {
-            assert_eq!(machine.report(pass, Some(OK), now, &RULES, || 1.0), None, "closed by an old success");
+            assert_eq!(machine.report(pass, Some(OK), now, LANE, &RULES, || 1.0), None, "closed by an old success");
         }
         for pass in late.by_ref().take(5) {
-            assert_eq!(machine.report(pass, Some(FAILED), now, &RULES, || 1.0), None, "opened by an old failure");
+            assert_eq!(machine.report(pass, Some(FAILED), now, LANE, &RULES, || 1.0), None, "opened by an old failure");
         }
         assert_eq!((machine.look(now, &RULES).leased, machine.state()), (1, State::HalfOpen));
-        machine.report(probe, Some(OK), now, &RULES, || 1.0);
+        machine.report(probe, Some(OK), now, LANE, &RULES, || 1.0);
         for _ in 0..3 {
             let (probe, _) = machine.admit(now, &RULES).expect("a probe");
-            machine.report(probe, Some(OK), now, &RULES, || 1.0);
+            machine.report(probe, Some(OK), now, LANE, &RULES, || 1.0);
         }
         assert_eq!(machine.state(), State::Closed);
         for pass in late {
-            assert_eq!(machine.report(pass, Some(FAILED), now, &RULES, || 1.0), None);
+            assert_eq!(machine.report(pass, Some(FAILED), now, LANE, &RULES, || 1.0), None);
         }
         assert_eq!(machine.look(now, &RULES).sums, Sums::default(), "nor counted");
     }
@@ -564,10 +568,10 @@ mod tests {
         let (probe, change) = machine.admit(end, &RULES).expect("anew");
         assert_eq!(change.map(|change| (change.from, change.to)), Some((State::HalfOpen, State::HalfOpen)));
         for pass in lost {
-            machine.report(pass, Some(FAILED), end, &RULES, || 1.0);
+            machine.report(pass, Some(FAILED), end, LANE, &RULES, || 1.0);
         }
         assert_eq!(machine.look(end, &RULES).leased, 1, "what comes after all gives back no lease of others");
-        assert_eq!(machine.report(probe, Some(OK), end, &RULES, || 1.0), None);
+        assert_eq!(machine.report(probe, Some(OK), end, LANE, &RULES, || 1.0), None);
         assert_eq!(machine.state(), State::HalfOpen);
     }
 
@@ -587,12 +591,15 @@ mod tests {
         let (machine, now) = open();
         let (first, _) = machine.admit(now, &RULES).expect("a probe");
         let (second, _) = machine.admit(now, &RULES).expect("a probe");
-        machine.report(first, Some(OK), now, &RULES, || 1.0);
+        machine.report(first, Some(OK), now, LANE, &RULES, || 1.0);
         let fewer = Rules { probes: 1, ..RULES };
         assert!(machine.admit(now, &fewer).is_err());
-        machine.report(second, None, now, &fewer, || 1.0);
+        machine.report(second, None, now, LANE, &fewer, || 1.0);
         let (third, _) = machine.admit(now, &fewer).expect("nobody is left to wait for");
-        assert_eq!(machine.report(third, Some(OK), now, &fewer, || 1.0).map(|change| change.to), Some(State::Closed));
+        assert_eq!(
+            machine.report(third, Some(OK), now, LANE, &fewer, || 1.0).map(|change| change.to),
+            Some(State::Closed)
+        );
     }
 
     #[test]
@@ -602,7 +609,7 @@ mod tests {
         for _ in 0..4 {
             for _ in 0..2 {
                 let (probe, _) = machine.admit(now, &RULES).expect("a probe");
-                let change = machine.report(probe, Some(FAILED), now, &RULES, || 1.0);
+                let change = machine.report(probe, Some(FAILED), now, LANE, &RULES, || 1.0);
                 waits.extend(change.map(|change| change.stays / UNTIL_UNIT));
             }
             now += waits[waits.len() - 1] * UNTIL_UNIT;
@@ -611,11 +618,11 @@ mod tests {
         let close_and_trip = |now: u64, calm: u64| {
             for _ in 0..4 {
                 let (probe, _) = machine.admit(now, &RULES).expect("a probe");
-                machine.report(probe, Some(OK), now, &RULES, || 1.0);
+                machine.report(probe, Some(OK), now, LANE, &RULES, || 1.0);
             }
             let now = now + calm;
-            let trip =
-                (0..4).find_map(|_| machine.report(machine.pass().expect("closed"), Some(FAILED), now, &RULES, || 1.0));
+            let trip = (0..4)
+                .find_map(|_| machine.report(machine.pass().expect("closed"), Some(FAILED), now, LANE, &RULES, || 1.0));
             trip.expect("tripped").stays / UNTIL_UNIT
         };
         assert_eq!(close_and_trip(now, RULES.window() - 1), 300, "flapping");
@@ -626,13 +633,13 @@ mod tests {
     fn close(machine: &Machine, now: u64) {
         for _ in 0..4 {
             let (probe, _) = machine.admit(now, &RULES).expect("a probe");
-            machine.report(probe, Some(OK), now, &RULES, || 1.0);
+            machine.report(probe, Some(OK), now, LANE, &RULES, || 1.0);
         }
         assert_eq!(machine.state(), State::Closed);
     }
 
     fn trip(machine: &Machine, now: u64, jitter: f64) -> Change {
-        let change = (0..4).find_map(|_| machine.report(machine.pass()?, Some(FAILED), now, &RULES, || jitter));
+        let change = (0..4).find_map(|_| machine.report(machine.pass()?, Some(FAILED), now, LANE, &RULES, || jitter));
         change.expect("tripped")
     }
 
@@ -648,7 +655,7 @@ mod tests {
         let (machine, now) = open();
         for _ in 0..2 {
             let (probe, _) = machine.admit(now, &RULES).expect("a probe");
-            machine.report(probe, Some(FAILED), now, &RULES, || 1.0);
+            machine.report(probe, Some(FAILED), now, LANE, &RULES, || 1.0);
         }
         machine.force(State::ForcedClosed, now);
         machine.force(State::Closed, now + UNTIL_UNIT);
@@ -694,7 +701,7 @@ mod tests {
                         let passes: Vec<_> = (0..20).filter_map(|_| machine.pass()).collect();
                         barrier.wait();
                         for pass in passes {
-                            let change = machine.report(pass, Some(FAILED), now, &RULES, || 1.0);
+                            let change = machine.report(pass, Some(FAILED), now, LANE, &RULES, || 1.0);
                             opened.fetch_add(change.map_or(0, |_| 1), SeqCst);
                         }
                         barrier.wait();
@@ -729,7 +736,7 @@ mod tests {
                             let pass = held.swap_remove(random.usize(..held.len()));
                             admitted(-1);
                             let verdict = verdicts[random.usize(..verdicts.len())];
-                            machine.report(pass, verdict, now, rules, || 1.0);
+                            machine.report(pass, verdict, now, seed as usize % lanes::count(), rules, || 1.0);
                         }
                     }
                 });
@@ -745,7 +752,7 @@ mod tests {
         // None of these leases ends by time, so one that got lost would show, too.
         let rules = Rules { probe_lease: u64::MAX, ..RULES };
         let (first, _) = machine.admit(now, &rules).expect("a probe");
-        machine.report(first, None, now, &rules, || 1.0);
+        machine.report(first, None, now, LANE, &rules, || 1.0);
         hammer(&machine, &rules, &[None], |change| {
             // Counted after the admission and before the report: perhaps one less than there are, never more.
             assert!(inside.fetch_add(change, SeqCst) + change <= 5, "too many probes");

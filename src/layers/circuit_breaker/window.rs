@@ -1,6 +1,7 @@
 //! What happened lately: a sliding time window without a lock. No clock, no randomness.
 //!
-//! A ring of buckets, each as wide as a tenth of the window. A bucket has four counters, one word each:
+//! A ring of buckets, each as wide as a tenth of the window. A bucket has counters of what was bad, and one of all calls per lane, one word
+//! each:
 //!
 //! ```text
 //!     period:8 | epoch:32 | count:24
@@ -13,7 +14,10 @@
 //! *Period* is the closed period of the breaker the counts belong to. A result of an earlier one finds a foreign period and
 //! is dropped, however late it comes.
 
-use crate::sync::{AcqRel, Acquire, AtomicU64, Relaxed};
+use crate::{
+    lanes::PerLane,
+    sync::{AtomicU64, Relaxed, SeqCst},
+};
 
 /// Buckets in a window; one where every interleaving is tried.
 pub(super) const BUCKETS: u64 = if cfg!(all(test, hopvine_loom)) { 1 } else { 10 };
@@ -22,17 +26,17 @@ const EPOCH_SHIFT: u32 = 24;
 const PERIOD_SHIFT: u32 = 56;
 const COUNT: u64 = (1 << EPOCH_SHIFT) - 1;
 
-/// The window.
+/// The window. What every call counts is counted in the thread's lane, and what few do in one place.
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    buckets: [Bucket; BUCKETS as usize],
+    calls: PerLane<[AtomicU64; BUCKETS as usize]>,
+    bad: [Bad; BUCKETS as usize],
     /// When something bad was last counted: a success need not look at the sums long after that.
     last_bad: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Bucket {
-    calls: AtomicU64,
+struct Bad {
     failures: AtomicU64,
     slow: AtomicU64,
     abandoned: AtomicU64,
@@ -80,25 +84,26 @@ fn rate(part: u64, whole: u64) -> f64 {
 }
 
 impl Window {
-    /// Counts a call of closed period `period` that ended at `now`.
-    pub(super) fn record(&self, period: u8, now: u64, width: u64, verdict: Verdict) {
+    /// Counts, in `lane`, a call of closed period `period` that ended at `now`.
+    pub(super) fn record(&self, lane: usize, period: u8, now: u64, width: u64, verdict: Verdict) {
         let epoch = now / width;
-        let bucket = &self.buckets[(epoch % BUCKETS) as usize];
+        let bucket = (epoch % BUCKETS) as usize;
+        let bad = &self.bad[bucket];
         let add = |counter| add(counter, period, epoch as u32);
         if verdict.is_bad() {
             // Before the counters, so that whoever sees those does not skip the sums.
-            let _ = self.last_bad.fetch_update(Relaxed, Relaxed, |last| (last < now).then_some(now));
+            let _ = self.last_bad.fetch_update(SeqCst, SeqCst, |last| (last < now).then_some(now));
         }
         match verdict {
             Verdict::Abandoned => {
-                add(&bucket.abandoned);
+                add(&bad.abandoned);
             }
             // The call before what is wrong with it, which a reader reads the other way round: one in between sees too low
             // a rate, never one above 1.
             Verdict::Ended { failed, slow } => {
-                if add(&bucket.calls) {
-                    let _ = failed && add(&bucket.failures);
-                    let _ = slow && add(&bucket.slow);
+                if add(&self.calls[lane][bucket]) {
+                    let _ = failed && add(&bad.failures);
+                    let _ = slow && add(&bad.slow);
                 }
             }
         }
@@ -108,23 +113,24 @@ impl Window {
     pub(super) fn sums(&self, period: u8, now: u64, width: u64) -> Sums {
         let epoch = (now / width) as u32;
         let count = |counter: &AtomicU64| {
-            let word = counter.load(Acquire);
+            let word = counter.load(SeqCst);
             // A bucket may be ahead of us, if another thread read the clock later.
             let distance = epoch.wrapping_sub(epoch_of(word)).cast_signed().unsigned_abs();
             if period_of(word) == period && u64::from(distance) < BUCKETS { word & COUNT } else { 0 }
         };
-        self.buckets.iter().fold(Sums::default(), |sums, bucket| Sums {
+        let bad = self.bad.iter().fold(Sums::default(), |sums, bucket| Sums {
             failures: sums.failures + count(&bucket.failures),
             slow: sums.slow + count(&bucket.slow),
             abandoned: sums.abandoned + count(&bucket.abandoned),
-            // Last: see `record`.
-            calls: sums.calls + count(&bucket.calls),
-        })
+            ..sums
+        });
+        // Last: see `record`.
+        Sums { calls: self.calls.iter().flatten().map(count).sum(), ..bad }
     }
 
     /// Whether nothing bad can be in the window that ends at `now`.
     pub(super) fn is_clean(&self, now: u64, width: u64) -> bool {
-        now.saturating_sub(self.last_bad.load(Relaxed)) > width * BUCKETS
+        now.saturating_sub(self.last_bad.load(SeqCst)) > width * BUCKETS
     }
 
     /// Starts closed period `period`, empty. Does nothing where it has started already: several may try, and one that
@@ -145,14 +151,16 @@ impl Window {
     }
 
     fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
-        self.buckets.iter().flat_map(|bucket| [&bucket.calls, &bucket.failures, &bucket.slow, &bucket.abandoned])
+        let bad = self.bad.iter().flat_map(|bucket| [&bucket.failures, &bucket.slow, &bucket.abandoned]);
+        self.calls.iter().flatten().chain(bad)
     }
 }
 
 /// Adds one, unless the counter has gone on to a later epoch or another period, or is full.
 fn add(counter: &AtomicU64, period: u8, epoch: u32) -> bool {
-    // Not relaxed: whoever sees this count, as a reader or by adding to it, sees all that was counted before it.
-    let added = counter.fetch_update(AcqRel, Relaxed, |word| {
+    // Whoever sees this count, as a reader or by adding to it, sees all that was counted before it. And of two who count in different
+    // lanes at once and then look at the sums, at least one sees the other's.
+    let added = counter.fetch_update(SeqCst, Relaxed, |word| {
         let ahead = u64::from(epoch_of(word).wrapping_sub(epoch));
         let late = (1..=2 * BUCKETS).contains(&ahead);
         let count = if ahead == 0 { word & COUNT } else { 0 };
@@ -177,6 +185,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::lanes;
+
+    const LANE: usize = 0;
 
     const OK: Verdict = Verdict::Ended { failed: false, slow: false };
     const FAILED: Verdict = Verdict::Ended { failed: true, slow: false };
@@ -200,7 +211,7 @@ mod tests {
             let mut now = 7;
             for (wait, verdict) in steps {
                 now += wait;
-                window.record(0, now, width, verdict);
+                window.record(LANE, 0, now, width, verdict);
                 all.push((now / width, verdict));
                 let recent = all.iter().filter(|(epoch, _)| now / width - epoch < BUCKETS).map(|(_, verdict)| *verdict);
                 let mut expected = Sums::default();
@@ -224,28 +235,28 @@ mod tests {
     #[test]
     fn an_idle_window_is_empty_however_long_it_was_idle() {
         let window = Window::default();
-        window.record(0, 5, 1, FAILED);
+        window.record(LANE, 0, 5, 1, FAILED);
         for idle in [10, 11, 1 << 20, 1 << 31, (1 << 31) + 9, (1 << 32) - 10] {
             assert_eq!(window.sums(0, 5 + idle, 1), Sums::default(), "after {idle} buckets");
         }
         let later = 5 + (1 << 31) + 5;
-        window.record(0, later, 1, OK);
+        window.record(LANE, 0, later, 1, OK);
         assert_eq!(window.sums(0, later, 1).calls, 1, "and counts again");
     }
 
     #[test]
     fn a_late_clock_reading_neither_wipes_nor_joins_a_newer_bucket() {
         let window = Window::default();
-        window.record(0, 25, 1, OK);
-        window.record(0, 15, 1, FAILED); // the same slot, ten buckets ago
+        window.record(LANE, 0, 25, 1, OK);
+        window.record(LANE, 0, 15, 1, FAILED); // the same slot, ten buckets ago
         assert_eq!(window.sums(0, 25, 1), Sums { calls: 1, ..Sums::default() });
     }
 
     #[test]
     fn nor_does_one_that_is_two_windows_late() {
         let window = Window::default();
-        window.record(0, 35, 1, OK);
-        window.record(0, 15, 1, FAILED);
+        window.record(LANE, 0, 35, 1, OK);
+        window.record(LANE, 0, 15, 1, FAILED);
         assert_eq!(window.sums(0, 35, 1), Sums { calls: 1, ..Sums::default() });
     }
 
@@ -253,11 +264,11 @@ mod tests {
     fn a_window_of_another_width_starts_empty_in_its_period() {
         let window = Window::default();
         window.start(3);
-        window.record(3, 5, 1, FAILED);
+        window.record(LANE, 3, 5, 1, FAILED);
         window.clear();
         assert_eq!(window.sums(3, 5, 1), Sums::default());
-        window.record(3, 5, 2, OK);
-        window.record(2, 5, 2, FAILED);
+        window.record(LANE, 3, 5, 2, OK);
+        window.record(LANE, 2, 5, 2, FAILED);
         assert_eq!(window.sums(3, 5, 2), Sums { calls: 1, ..Sums::default() });
     }
 
@@ -270,7 +281,7 @@ mod tests {
     #[test]
     fn a_success_long_after_the_last_failure_need_not_add_up_the_window() {
         let window = Window::default();
-        window.record(0, 5, 1, FAILED);
+        window.record(LANE, 0, 5, 1, FAILED);
         assert!(!window.is_clean(14, 1));
         assert!(window.is_clean(5 + BUCKETS + 1, 1) && window.is_clean(1_000, 1));
     }
@@ -278,11 +289,11 @@ mod tests {
     #[test]
     fn a_result_of_an_earlier_period_is_dropped() {
         let window = Window::default();
-        window.record(0, 5, 1, FAILED);
+        window.record(LANE, 0, 5, 1, FAILED);
         window.start(1);
         assert_eq!(window.sums(1, 5, 1), Sums::default(), "a fresh window");
-        window.record(0, 5, 1, FAILED);
-        window.record(1, 5, 1, OK);
+        window.record(LANE, 0, 5, 1, FAILED);
+        window.record(LANE, 1, 5, 1, OK);
         window.start(1); // another thread that closed it too, and lost
         window.start(0); // one that was held up for a whole period
         assert_eq!(window.sums(1, 5, 1), Sums { calls: 1, ..Sums::default() });
@@ -293,7 +304,7 @@ mod tests {
         let window = Window::default();
         for period in (0..=255_u8).chain(0..=255) {
             window.start(period);
-            window.record(period, 5, 1, OK);
+            window.record(LANE, period, 5, 1, OK);
             assert_eq!(window.sums(period, 5, 1).calls, 1);
         }
     }
@@ -314,8 +325,9 @@ mod tests {
     fn threads_lose_no_count() {
         let window = Window::default();
         std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| (0..10_000).for_each(|call| window.record(0, call / 1_000, 1, FAILED)));
+            for lane in (0..4).map(|thread| thread % lanes::count()) {
+                let window = &window;
+                scope.spawn(move || (0..10_000).for_each(|call| window.record(lane, 0, call / 1_000, 1, FAILED)));
             }
         });
         assert_eq!(window.sums(0, 9, 1), Sums { calls: 40_000, failures: 40_000, ..Sums::default() });

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     Classify, Error,
     context::{self, Attempt, CallFacts, Ended},
+    lanes::Lane,
     request::Replay,
 };
 
@@ -33,7 +34,7 @@ pin_project! {
         S: Service<Req::Attempt>,
         Req: Replay,
     {
-        parts: Arc<Parts<S, C>>,
+        parts: Arc<Lane<Parts<S, C>>>,
         course: Course,
         attempt: Attempt,
         // What later attempts are made from. Gone once there will be none.
@@ -77,7 +78,7 @@ where
     Req: Replay,
 {
     pub(super) fn new(
-        parts: Arc<Parts<S, C>>,
+        parts: Arc<Lane<Parts<S, C>>>,
         course: Course,
         attempt: Attempt,
         again: Option<Req::Kept>,

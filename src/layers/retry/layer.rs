@@ -13,11 +13,11 @@ use tower_layer::Layer;
 use super::{
     Budget, Retry, RetryPolicy, Token, backoff,
     decision::{Again, Attempted, Course},
-    tokens::Line,
 };
 use crate::{
     Classify, Error, Monitor, Outcome, PolicyError,
     context::{self, Ended},
+    lanes::PerLane,
     live::{Follow, IntoLive},
     monitor::{Kind, Observation, Observe, RetryView},
     outcome::{Pushback, Standard},
@@ -35,7 +35,7 @@ pub(super) struct Shared<C> {
     name: Arc<str>,
     monitor: Option<Monitor>,
     registered: Once,
-    calls: Line<AtomicU64>,
+    calls: PerLane<AtomicU64>,
     retries: AtomicU64,
     requeues: AtomicU64,
     refused: AtomicU64,
@@ -70,7 +70,7 @@ impl RetryLayer {
             name: "retry".into(),
             monitor: None,
             registered: Once::new(),
-            calls: Line::default(),
+            calls: PerLane::default(),
             retries: AtomicU64::default(),
             requeues: AtomicU64::default(),
             refused: AtomicU64::default(),
@@ -120,7 +120,7 @@ impl<S: Clone, C: Send + Sync + 'static> Layer<S> for RetryLayer<C> {
         if let Some(monitor) = &shared.monitor {
             shared.registered.call_once(|| drop(monitor.register(&shared.name, shared)));
         }
-        Retry::new(inner, Arc::clone(shared))
+        Retry::new(inner, shared)
     }
 }
 
@@ -133,16 +133,16 @@ impl<C> Shared<C> {
             name: Arc::clone(&self.name),
             monitor: self.monitor.clone(),
             registered: Once::new(),
-            calls: Line::default(),
+            calls: PerLane::default(),
             retries: AtomicU64::default(),
             requeues: AtomicU64::default(),
             refused: AtomicU64::default(),
         }
     }
 
-    /// A call begins: how many attempts it may make.
-    pub(super) fn begin(&self) -> u32 {
-        self.calls.0.fetch_add(1, Relaxed);
+    /// A call begins, counted in this lane: how many attempts it may make.
+    pub(super) fn begin(&self, lane: usize) -> u32 {
+        self.calls[lane].fetch_add(1, Relaxed);
         self.settings.max_attempts.load(Relaxed)
     }
 
@@ -236,7 +236,7 @@ impl<C: Send + Sync> Observe for Shared<C> {
     }
 
     fn observe(&self, name: &str) -> Vec<Observation> {
-        let calls = self.calls.0.load(Relaxed);
+        let calls = self.calls.iter().map(|calls| calls.load(Relaxed)).sum();
         vec![Observation::Retry(RetryView {
             name: name.to_owned(),
             calls,

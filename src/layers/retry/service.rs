@@ -11,6 +11,7 @@ use super::{ResponseFuture, decision::Course, layer::Shared};
 use crate::{
     Classify, Error, context,
     context::Attempt,
+    lanes::Lanes,
     outcome::Standard,
     request::{Idempotent, Replay},
 };
@@ -18,14 +19,15 @@ use crate::{
 /// The service of a [`RetryLayer`](super::RetryLayer).
 pub struct Retry<S, C = Standard> {
     inner: S,
-    parts: Arc<Parts<S, C>>,
+    lanes: Lanes<Parts<S, C>>,
 }
 
 /// What a call needs to make further attempts: one count to go up, where most calls make none.
 pub(super) struct Parts<S, C> {
     pub(super) shared: Arc<Shared<C>>,
+    lane: usize,
     /// Later attempts are made by clones of this one. Locked, since a service need not be one that two threads may look at.
-    template: Mutex<S>,
+    template: Arc<Mutex<S>>,
 }
 
 impl<S: Clone, C> Parts<S, C> {
@@ -35,9 +37,10 @@ impl<S: Clone, C> Parts<S, C> {
 }
 
 impl<S: Clone, C> Retry<S, C> {
-    pub(super) fn new(inner: S, shared: Arc<Shared<C>>) -> Self {
-        let template = Mutex::new(inner.clone());
-        Self { inner, parts: Arc::new(Parts { shared, template }) }
+    pub(super) fn new(inner: S, shared: &Arc<Shared<C>>) -> Self {
+        let template = Arc::new(Mutex::new(inner.clone()));
+        let lanes = Lanes::new(|lane| Parts { shared: Arc::clone(shared), lane, template: Arc::clone(&template) });
+        Self { inner, lanes }
     }
 }
 
@@ -58,8 +61,9 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let _clock = context::enter_clock();
-        let shared = &self.parts.shared;
-        let max_attempts = shared.begin();
+        let parts = self.lanes.here();
+        let shared = &parts.shared;
+        let max_attempts = shared.begin(parts.lane);
         let course = Course {
             max_attempts,
             attempts: 1,
@@ -80,18 +84,18 @@ where
             // The instance that is ready now; later attempts drive the readiness of one of their own.
             self.inner.call(first)
         };
-        ResponseFuture::new(Arc::clone(&self.parts), course, attempt, again, future)
+        ResponseFuture::new(Arc::clone(parts), course, attempt, again, future)
     }
 }
 
 impl<S: Clone, C> Clone for Retry<S, C> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), parts: Arc::clone(&self.parts) }
+        Self { inner: self.inner.clone(), lanes: self.lanes.clone() }
     }
 }
 
 impl<S: fmt::Debug, C> fmt::Debug for Retry<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Retry").field("inner", &self.inner).field("shared", &self.parts.shared).finish()
+        f.debug_struct("Retry").field("inner", &self.inner).field("shared", &self.lanes.here().shared).finish()
     }
 }

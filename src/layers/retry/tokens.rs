@@ -8,7 +8,10 @@
 //!   second) is forfeited, so that an idle hour does not pay for a storm. (The virtual scheduling of GCRA.)
 
 use super::BudgetPolicy;
-use crate::sync::{AtomicI64, AtomicU64, Relaxed};
+use crate::{
+    lanes::Line,
+    sync::{AtomicI64, AtomicU64, Relaxed},
+};
 
 /// Thousandths in a token.
 const TOKEN: i64 = 1000;
@@ -16,6 +19,7 @@ const SECOND: u64 = 1_000_000_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
+    /// Successes write it, every call reads its neighbours.
     earned: Line<AtomicI64>,
     spent_until: AtomicU64,
     per_success: AtomicI64,
@@ -23,11 +27,6 @@ pub(super) struct Tokens {
     interval: AtomicU64,
     depth: AtomicU64,
 }
-
-/// On a cache line of its own: successes write it, every call reads its neighbours.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub(super) struct Line<T>(pub(super) T);
 
 /// Where a token came from, and so where it goes back to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

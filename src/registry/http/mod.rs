@@ -1,4 +1,4 @@
-//! Eureka's operations over HTTP, its path and headers read by hand.
+//! Eureka's operations over HTTP and our own, its path and headers read by hand.
 //!
 //! A heartbeat, and a document that is rendered already, are answered at once: no allocation and no task of ours. What has a body, or must be rendered,
 //! is a boxed future.
@@ -7,6 +7,7 @@ use std::{
     convert::Infallible,
     fmt,
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -15,12 +16,14 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, Method, Request, Response, StatusCode, request::Parts};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio_util::task::TaskTracker;
 
 mod batch;
 mod change;
 mod credentials;
 mod negotiate;
 mod opening;
+mod page;
 mod path;
 mod read;
 mod respond;
@@ -33,7 +36,7 @@ pub(super) use respond::Body;
 use credentials::Asking;
 use path::Route;
 
-use super::{By, Clock, Store, peers::Peers, render::Documents, server::Connection, watch::Watches};
+use super::{By, Clock, Store, peers::Peers, render::Documents, server::Connection, snapshot::Keeper, watch::Watches};
 
 const REPLICATION: HeaderName = HeaderName::from_static("x-netflix-discovery-replication");
 
@@ -45,8 +48,12 @@ pub(super) struct Desk {
     pub(super) watches: Arc<Watches>,
     pub(super) clock: Clock,
     pub(super) credentials: Credentials,
+    pub(super) name: String,
+    pub(super) address: SocketAddr,
+    pub(super) connections: TaskTracker,
     pub(super) peers: Arc<Peers>,
     pub(super) opening: Opening,
+    pub(super) keeper: Option<Arc<Keeper>>,
 }
 
 /// An answer: now, or when the body has come or the document is rendered.
@@ -195,6 +202,7 @@ impl Desk {
                 respond::busy("the registry has not learned yet what there is")
             }
             Route::Watch => self.watch(asked),
+            Route::Page => self.page(asked),
             // As a Java server says it, so that clients ask another one.
             _ if !self.opening.is_open(self.clock) => respond::empty(StatusCode::FORBIDDEN),
             _ => return self.ready(asked),

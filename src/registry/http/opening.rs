@@ -10,6 +10,10 @@ const OPEN: u64 = 0;
 const CLOSED: u64 = u64::MAX;
 
 impl Opening {
+    pub(in crate::registry) fn open() -> Self {
+        Self(AtomicU64::new(OPEN))
+    }
+
     pub(in crate::registry) fn closed() -> Self {
         Self(AtomicU64::new(CLOSED))
     }
@@ -18,7 +22,7 @@ impl Opening {
         self.0.store(moment.0, Relaxed);
     }
 
-    pub(super) fn is_open(&self, clock: Clock) -> bool {
+    pub(in crate::registry) fn is_open(&self, clock: Clock) -> bool {
         match self.0.load(Relaxed) {
             OPEN => true,
             CLOSED => false,

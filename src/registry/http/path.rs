@@ -32,17 +32,20 @@ pub(super) enum Route<'a> {
     ScalingGroup,
     /// `/hopvine/v1/watch`
     Watch,
+    /// `/`
+    Page,
     /// Nothing.
     Nothing,
 }
 
 impl<'a> Route<'a> {
-    /// Below `/eureka` and `/eureka/v2`, with or without a slash at the end.
+    /// Ours, or below `/eureka` and `/eureka/v2`, with or without a slash at the end.
     pub(super) fn of(path: &'a str) -> Self {
-        if path == "/hopvine/v1/watch" {
-            return Self::Watch;
+        match path {
+            "/" => Self::Page,
+            "/hopvine/v1/watch" => Self::Watch,
+            _ => Self::of_eureka(path).unwrap_or(Self::Nothing),
         }
-        Self::of_eureka(path).unwrap_or(Self::Nothing)
     }
 
     fn of_eureka(path: &'a str) -> Option<Self> {
@@ -80,7 +83,8 @@ impl<'a> Route<'a> {
             | Self::Vip(_)
             | Self::SecureVip(_)
             | Self::Status
-            | Self::Watch => "HEAD,GET,OPTIONS",
+            | Self::Watch
+            | Self::Page => "HEAD,GET,OPTIONS",
             Self::Application(_) => "HEAD,POST,GET,OPTIONS",
             Self::Instance(..) => "HEAD,DELETE,GET,OPTIONS,PUT",
             Self::InstanceStatus(..) => "DELETE,OPTIONS,PUT",
@@ -171,6 +175,9 @@ mod tests {
             "/eureka/apps/A/B/C",
             "/eureka/apps/A/B/status/x",
             "/eurekaapps",
+            "/index.html",
+            "/lastn",
+            "/hopvine",
             "/eureka/apps/A/%ff",
         ] {
             assert_eq!(Route::of(path), Route::Nothing, "{path}");

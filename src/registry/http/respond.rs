@@ -80,15 +80,19 @@ pub(super) fn document(bytes: Bytes, variant: Variant) -> Response<Body> {
     response
 }
 
+pub(super) fn whole(bytes: Bytes) -> Response<Body> {
+    Response::new(Body(Content::Whole(Some(bytes))))
+}
+
 pub(super) fn of_instance(bytes: Bytes, encoding: Encoding) -> Response<Body> {
-    let mut response = Response::new(Body(Content::Whole(Some(bytes))));
+    let mut response = whole(bytes);
     response.headers_mut().insert(CONTENT_TYPE, encoding.content_type());
     response
 }
 
 /// Why something was not done, in plain words.
 pub(super) fn reason(status: StatusCode, reason: impl fmt::Display) -> Response<Body> {
-    let mut response = Response::new(Body(Content::Whole(Some(reason.to_string().into()))));
+    let mut response = whole(reason.to_string().into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response

@@ -50,23 +50,20 @@ impl Registry {
 
 /// A registry that runs. Dropped, it stops at once; [`shutdown`](Self::shutdown) lets it finish what is under way.
 pub struct RegistryHandle {
-    address: SocketAddr,
     monitor: Monitor,
     desk: Arc<Desk>,
-    connections: TaskTracker,
     background: TaskTracker,
     /// What has something to do at the stop.
     last: TaskTracker,
     stopping: DropGuard,
     closing: DropGuard,
     ended: DropGuard,
-    _seen: Arc<view::Seen>,
 }
 
 impl RegistryHandle {
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.desk.address
     }
 
     /// The monitor it is seen in.
@@ -89,10 +86,10 @@ impl RegistryHandle {
     pub async fn shutdown(self) {
         drop(self.stopping);
         self.desk.watches.close();
-        self.connections.close();
-        let drained = tokio::time::timeout(DRAIN, self.connections.wait()).await;
+        self.desk.connections.close();
+        let drained = tokio::time::timeout(DRAIN, self.desk.connections.wait()).await;
         if drained.is_err() {
-            tracing::warn!(target: "hopvine::registry", connections = self.connections.len(), "connections cut off at the stop");
+            tracing::warn!(target: "hopvine::registry", connections = self.desk.connections.len(), "connections cut off at the stop");
         }
         drop(self.closing);
         self.last.close();
@@ -108,7 +105,7 @@ impl RegistryHandle {
 impl fmt::Debug for RegistryHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RegistryHandle")
-            .field("address", &self.address)
+            .field("address", &self.desk.address)
             .field("store", &self.desk.store)
             .finish_non_exhaustive()
     }

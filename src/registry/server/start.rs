@@ -3,7 +3,7 @@ use std::sync::Arc;
 use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{RegistryBuilder, RegistryHandle, StartError, TICK, Ticks, listen::Listener, view};
+use super::{RegistryBuilder, RegistryHandle, StartError, TICK, Ticks, listen::Listener};
 use crate::registry::{
     Clock, ReplicationSink, Store,
     http::{Desk, Opening},
@@ -34,7 +34,10 @@ impl RegistryBuilder {
             self.tls.as_ref().is_some_and(super::ServerTls::knows_clients),
         );
         #[cfg(not(feature = "tls"))]
-        let knows_clients = false;
+        let (is_tls, knows_clients) = (false, false);
+        #[cfg(feature = "tls")]
+        let is_tls = tls.is_some();
+        tracing::info!(target: "hopvine::registry", %address, tls = is_tls, "registry started");
         if !address.ip().is_loopback() && !self.credentials.are_set() && !knows_clients {
             tracing::warn!(
                 target: "hopvine::registry",
@@ -61,10 +64,22 @@ impl RegistryBuilder {
 
         let documents = Arc::new(Documents::new(Arc::clone(&store), clock));
         let watches = Watches::new(Arc::clone(&store), clock);
-        let opening = Opening::closed();
-        let desk = Arc::new(Desk { store, documents, watches, clock, credentials: self.credentials, peers, opening });
-
+        let asks = !connect.urls.is_empty() || keeper.is_some();
+        let opening = if asks { Opening::closed() } else { Opening::open() };
         let (ticks, connections) = (Arc::new(Ticks::default()), TaskTracker::new());
+        let desk = Arc::new(Desk {
+            store,
+            documents,
+            watches,
+            clock,
+            credentials: self.credentials,
+            name: self.name,
+            address,
+            connections: connections.clone(),
+            peers,
+            opening,
+            keeper: keeper.clone(),
+        });
         ticks.set(clock.now());
         let (stopping, closing, ended) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (background, last) = (TaskTracker::new(), TaskTracker::new());
@@ -74,7 +89,7 @@ impl RegistryBuilder {
             desk: Arc::clone(&desk),
             ticks: Arc::clone(&ticks),
             places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
-            connections: connections.clone(),
+            connections,
             stopping: stopping.clone(),
             ended: ended.clone(),
             #[cfg(feature = "tls")]
@@ -85,25 +100,20 @@ impl RegistryBuilder {
         background.spawn(ended.clone().run_until_cancelled_owned(upkeep(Arc::clone(&desk), ticks)));
         background.spawn(ended.clone().run_until_cancelled_owned(listener.run()));
         desk.peers.start(&last, &desk.store, &closing, &ended);
-        let (seen_desk, seen_keeper) = (Arc::clone(&desk), keeper.clone());
-        let seen =
-            Arc::new(view::Seen { desk: seen_desk, keeper: seen_keeper, address, connections: connections.clone() });
-        self.monitor.register(&self.name, &seen);
-        tracing::info!(target: "hopvine::registry", %address, peers = connect.urls.len(), "registry started");
+        self.monitor.register(&desk.name, &desk);
         let handle = RegistryHandle {
-            address,
             monitor: self.monitor,
             desk,
-            connections,
             background,
             last,
             stopping: stopping.drop_guard(),
             closing: closing.clone().drop_guard(),
             ended: ended.clone().drop_guard(),
-            _seen: seen,
         };
         // From here on, dropping this drops the handle, which stops everything.
-        learn(&handle.desk, &connect, keeper.as_ref()).await;
+        if asks {
+            learn(&handle.desk, &connect, keeper.as_ref()).await;
+        }
         if let Some(keeper) = keeper {
             handle.last.spawn(ended.run_until_cancelled_owned(keeper.run(closing)));
         }
@@ -124,9 +134,8 @@ async fn learn(desk: &Desk, connect: &Connect, keeper: Option<&Arc<Keeper>>) {
     if let Some(keeper) = keeper.filter(|_| learned == 0) {
         learned = keeper.restore().await;
     }
-    let asked = !connect.urls.is_empty() || keeper.is_some();
     let wait = store.policy().get().peers.empty_wait;
-    desk.opening.open_at(if learned == 0 && asked { clock.now().after(wait) } else { clock.now() });
+    desk.opening.open_at(if learned == 0 { clock.now().after(wait) } else { clock.now() });
 }
 
 /// Lets time pass in the store.

@@ -65,9 +65,26 @@ impl Lease {
         }
     }
 
+    pub(super) fn registered(&self) -> Moment {
+        self.registered
+    }
+
+    /// The last heartbeat.
+    pub(super) fn renewed(&self) -> Option<Moment> {
+        Some(self.renewed.load(Relaxed)).filter(|renewed| *renewed > 0).map(Moment)
+    }
+
+    pub(super) fn duration(&self) -> Duration {
+        Duration::from_millis(self.duration)
+    }
+
+    /// When it is over.
+    pub(super) fn due(&self, exact: bool) -> Moment {
+        Moment(self.stamp(exact).saturating_add(self.duration))
+    }
+
     pub(super) fn is_expired(&self, now: Moment, compensation: Duration, exact: bool) -> bool {
-        let compensation = u64::try_from(compensation.as_millis()).unwrap_or(u64::MAX);
-        now.0 > self.stamp(exact).saturating_add(self.duration).saturating_add(compensation)
+        now > self.due(exact).after(compensation)
     }
 
     /// What documents say of it, beside what the instance said itself.

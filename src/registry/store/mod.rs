@@ -19,6 +19,7 @@ mod lease;
 mod moment;
 mod operation;
 mod overriding;
+mod overview;
 mod read;
 mod recent;
 mod register;
@@ -27,6 +28,7 @@ mod renewals;
 pub use heartbeat::{Heartbeat, Renewed};
 pub use moment::Moment;
 pub use operation::{By, Refused, ReplicationSink};
+pub(super) use overview::{ApplicationSeen, InstanceSeen, Part};
 pub(super) use read::Changes;
 pub use read::Counted;
 

@@ -20,10 +20,13 @@ impl Override {
 
     /// The status, unless nobody asked for too long.
     pub(super) fn status(&self, now: Moment, retention: Duration) -> Option<InstanceStatus> {
-        if now.since(Moment(self.asked.load(Relaxed))) > retention {
-            return None;
-        }
+        let status = self.seen(now, retention)?;
         self.asked.fetch_max(now.0, Relaxed);
-        Some(self.status)
+        Some(status)
+    }
+
+    /// The same, without having asked.
+    pub(super) fn seen(&self, now: Moment, retention: Duration) -> Option<InstanceStatus> {
+        (now.since(Moment(self.asked.load(Relaxed))) <= retention).then_some(self.status)
     }
 }

@@ -4,14 +4,19 @@ use std::{net::SocketAddr, time::Duration};
 
 use hopvine::{
     ServiceHandle,
-    discover::eureka::{Eureka, EurekaPolicy, HoldMode, Registration, RegistrationBuilder, RegistrationPolicy},
+    connect::http::Tls,
+    discover::eureka::{
+        Eureka, EurekaPolicy, HoldMode, Registration, RegistrationBuilder, RegistrationPolicy, Servers,
+    },
     endpoint::Status,
     eureka::InstanceStatus,
-    registry::{Registry, RegistryHandle, RegistryPolicy},
+    registry::{Registry, RegistryHandle, RegistryPolicy, ServerTls},
 };
+use rcgen::ExtendedKeyUsagePurpose;
 use tokio::time::Instant;
 
 use super::{discovery::directory, server::eventually};
+use crate::certificates::{issuer, leaf};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -129,5 +134,33 @@ async fn an_instance_that_dies_holding_its_connection_is_out_within_seconds() {
     until(&service, &[]).await;
     println!("a dead instance was out after {:?}", start.elapsed());
     drop(registration);
+    registry.shutdown().await;
+}
+
+#[tokio::test]
+async fn over_tls_only_who_shows_a_certificate_registers_and_sees_anything() {
+    let issuer = issuer();
+    let (certificate, key) = leaf(&issuer, "localhost", ExtendedKeyUsagePurpose::ServerAuth, |_| {});
+    let tls = ServerTls::new(certificate.as_bytes(), key.as_bytes()).unwrap();
+    let tls = tls.client_roots(issuer.pem().as_bytes()).unwrap();
+    let registry = Registry::builder().bind(([127, 0, 0, 1], 0).into()).tls(tls).start().await.unwrap();
+    let url = format!("https://localhost:{}/eureka/", registry.local_addr().port());
+    let stranger = || Tls::pem_roots(issuer.pem().as_bytes()).unwrap();
+    let (certificate, key) = leaf(&issuer, "orders", ExtendedKeyUsagePurpose::ClientAuth, |_| {});
+    let known = stranger().client_certificate(certificate.as_bytes(), key.as_bytes()).unwrap();
+    let servers = |tls: Tls| Servers::new([&url]).unwrap().tls(tls);
+
+    let registration = Registration::builder(servers(known.clone()), "orders", 8080).host_name("10.0.0.1");
+    let registration = registration.status(InstanceStatus::Up).start().unwrap();
+    registration.registered(LONG).await.unwrap();
+    let eureka = Eureka::builder(servers(known)).build().unwrap();
+    let directory = directory(eureka.clone());
+    until(&directory.service("orders"), &[Status::Up]).await;
+    assert!(eureka.view().pushed);
+
+    let refused = Registration::builder(servers(stranger()), "orders", 8081).host_name("10.0.0.2").start().unwrap();
+    let error = refused.registered(Duration::from_secs(2)).await.unwrap_err();
+    assert!(error.to_string().contains("localhost"), "{error}");
+    assert_eq!(registry.store().counted().instances, 1);
     registry.shutdown().await;
 }

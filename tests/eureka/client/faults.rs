@@ -11,7 +11,7 @@ use hopvine::{
 
 use super::{
     discovery::{directory, ids, often, until},
-    server::{Reply, Server, eventually, gzip, orders},
+    server::{Reply, Server, applications, eventually, gzip, instance, orders},
 };
 
 fn servers(urls: &[String]) -> Servers {
@@ -102,12 +102,37 @@ async fn a_registry_that_comes_back_empty_empties_nobody_until_its_instances_had
     server.script(|_| Reply::json(orders(&[])));
     eventually("it is told", || view().error.is_some_and(|error| error.contains("lists 0 instances"))).await;
     assert_eq!(ids(&service), ["orders-1", "orders-2"]);
-    // One has come back, which is half of them.
+    // One has come back; the other has as long as was said in the beginning.
     server.script(|_| Reply::json(orders(&[2])));
+    eventually("it is told", || view().error.is_some_and(|error| error.contains("lists 1 instances"))).await;
+    assert_eq!(ids(&service).len(), 2);
     until(&service, &["orders-2"]).await;
-    assert_eq!(view().error, None);
-    // And if nobody does, there is nobody.
+    eventually("all is well", || view().error.is_none()).await;
+    // And if nobody comes, there is nobody.
     server.script(|_| Reply::json(orders(&[])));
+    until(&service, &[]).await;
+}
+
+#[tokio::test]
+async fn a_registry_that_comes_back_with_others_first_empties_no_service_whose_instances_are_late() {
+    let all = |orders: &[u16], stock: &[u16]| {
+        let of = |app: &'static str, numbers: &[u16]| -> Vec<_> {
+            numbers.iter().map(|number| instance(app, *number, "UP")).collect()
+        };
+        let hash = format!("UP_{}_", orders.len() + stock.len());
+        applications(&hash, &[("ORDERS", &of("ORDERS", orders)), ("STOCK", &of("STOCK", stock))])
+    };
+    let (before, after) = (all(&[1, 2], &[1]), all(&[], &[1, 2, 3, 4, 5, 6]));
+    let server = Server::start(move |_| Reply::json(before.clone())).await;
+    let policy = EurekaPolicy { removal_grace: Duration::from_secs(3), ..often() };
+    let eureka = Eureka::builder(servers(&[server.url()])).policy(policy).build().unwrap();
+    let directory = Directory::builder().source(eureka).build();
+    let (service, others) = (directory.service("orders"), directory.service("stock"));
+    until(&service, &["orders-1", "orders-2"]).await;
+
+    server.script(move |_| Reply::json(after.clone()));
+    eventually("the others are there", || ids(&others).len() == 6).await;
+    assert_eq!(ids(&service), ["orders-1", "orders-2"]);
     until(&service, &[]).await;
 }
 

@@ -69,9 +69,9 @@ async fn a_change_that_is_pushed_is_there_without_asking() {
 
     // Its end is noticed, and made up for at once.
     let pushing = push.clone();
-    server.script(move |seen| if is_watch(seen) { pushing.reply() } else { Reply::json(orders(&[5, 6])) });
+    server.script(move |seen| if is_watch(seen) { pushing.reply() } else { Reply::json(orders(&[5, 6, 7])) });
     push.end();
-    until(&service, &["orders-5", "orders-6"]).await;
+    until(&service, &["orders-5", "orders-6", "orders-7"]).await;
     eventually("followed again", || server.count("GET /hopvine/v1/watch") == 2 && eureka.view().pushed).await;
 }
 
