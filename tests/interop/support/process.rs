@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::{LONG, folder, get};
 
-/// How long a start may take: a dozen virtual machines start on two cores.
-const START: Duration = Duration::from_secs(120);
+/// How long a start may take: a dozen virtual machines start on two cores, which others may want as well.
+const START: Duration = Duration::from_secs(300);
 
 /// A program of the suite's own, which writes to `target/interop/logs`; ended with it.
 pub(crate) struct Process {
