@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use hopvine::{
-    eureka::{DataCenterInfo, Instance, LeaseInfo},
+    eureka::{DataCenterInfo, Form, Instance, LeaseInfo, Limits, json},
     live::Ratio,
     registry::{
         By, Moment, RegistryPolicy, Store,
         store::{Heartbeat, Renewed},
     },
 };
+
+use crate::recordings::lines;
 
 const START: Moment = Moment(1_700_000_000_000);
 const SECOND: Duration = Duration::from_secs(1);
@@ -54,6 +56,51 @@ fn gone(store: &Store, id: &str, from: Moment, until: Moment) -> Option<Duration
         }
     }
     None
+}
+
+/// `lease-fields`: what a Java server said of leases, byte for byte.
+#[test]
+fn a_lease_is_told_in_the_words_of_a_java_server() {
+    let recorded: Vec<_> = lines("lease-fields").into_iter().map(|line| line.response.unwrap().body).collect();
+    // As the recording has it, registered when that says.
+    let register = |recorded: &Instance| {
+        let born = Moment(recorded.lease_info.unwrap().registration_timestamp);
+        let store = Store::new(unpreserved(), born).unwrap();
+        let lease = recorded.lease_info.map(|lease| LeaseInfo {
+            renewal_interval_in_secs: lease.renewal_interval_in_secs,
+            duration_in_secs: lease.duration_in_secs,
+            ..LeaseInfo::default()
+        });
+        let instance =
+            Instance { lease_info: lease, action_type: None, last_updated_timestamp: None, ..recorded.clone() };
+        store.register(instance, By::Client, born).unwrap();
+        store
+    };
+    let mut written = Vec::new();
+
+    // Evicted, silent from the beginning. The milliseconds of Java's two clocks differ by one.
+    let delta = recorded[0].replace("1795351769304", "1795351769303");
+    let left = json::read_applications(delta.as_bytes(), &Limits::default()).unwrap();
+    let left = &left.applications[0].instances[0];
+    let store = register(left);
+    let evicted = Moment(left.last_updated_timestamp.unwrap());
+    // The one before came in time, or this one would give the lease longer.
+    assert!(store.evict(Moment(evicted.0 - 400), |_| 0).is_empty());
+    assert_eq!(store.evict(evicted, |_| 0).len(), 1);
+    let mut told = store.delta();
+    // Theirs counts what a cache has read, ours what changed.
+    told.version = 1;
+    json::write_applications(&told, Form::Full, &mut written);
+    assert_eq!(String::from_utf8(written).unwrap(), delta);
+
+    // Heard of: the last renewal is told a whole lease ahead.
+    let kept = json::read_instance(recorded[1].as_bytes(), &Limits::default()).unwrap();
+    let (store, lease) = (register(&kept), kept.lease_info.unwrap());
+    let heard = Moment(lease.last_renewal_timestamp - 1000 * u64::from(lease.duration_in_secs));
+    assert_eq!(store.renew("ORDERS", "once", Heartbeat::default(), By::Client, heard), Renewed::Yes);
+    let mut written = Vec::new();
+    json::write_instance(&store.instance("ORDERS", "once", heard).unwrap(), &mut written);
+    assert_eq!(String::from_utf8(written).unwrap(), recorded[1]);
 }
 
 #[test]
