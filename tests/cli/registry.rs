@@ -258,3 +258,21 @@ fn two_of_them_with_passwords_tell_each_other() {
     second.stop();
     first.stop();
 }
+
+#[test]
+fn peers_with_commas_between_are_each_told_with_the_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    fs::write(&file, "p@er,s3cret").unwrap();
+    let login = ["--peer-user", "bob", "--peer-password-file", file.to_str().unwrap()];
+    let (first, second) = (start(&login), start(&login));
+    let both = format!("http://{}/eureka/,http://{}/eureka/", first.address, second.address);
+    let third = start(&[&login[..], &["--peer", &both, "--set", "policy.peers.batch_wait=10ms"]].concat());
+    assert_eq!(third.register("ORDERS", "a"), 204);
+    for peer in [&first, &second] {
+        peer.ask_until("/eureka/apps/ORDERS/a", |status, _| status == 200);
+    }
+    for registry in [third, second, first] {
+        registry.stop();
+    }
+}

@@ -63,7 +63,7 @@ pub(crate) struct RegistryArguments {
     #[arg(long, value_name = "FILE", help_heading = "Who may ask")]
     peer_password_file: Option<String>,
 
-    /// The service URL of another registry, as http://host:8761/eureka/, without a password; may be given several times
+    /// The service URL of another registry, as http://host:8761/eureka/, without a password; several with commas between, or given several times
     #[arg(long, value_name = "URL", help_heading = "Peers")]
     peer: Vec<String>,
     /// The URL that peers reach this registry by, if that is not where it listens
