@@ -138,6 +138,25 @@ fn the_file_is_read_again_when_told_and_a_bad_one_changes_nothing() {
     registry.stop();
 }
 
+#[test]
+fn a_file_that_is_changed_while_it_starts_holds_when_it_has_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("registry.toml");
+    let write = |instances: &str| fs::write(&file, format!("[policy.limits]\ninstances = {instances}\n")).unwrap();
+    write("1");
+    // Taken by the system, answered by nobody: the start waits for it.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/eureka/", silent.local_addr().unwrap());
+    let flags = ["--config", file.to_str().unwrap(), "--peer", &url, "--set", "policy.peers.sync_timeout=2s"];
+    let mut registry = start(&flags);
+    write("2");
+    registry.signal(Signal::HUP);
+    assert_eq!(registry.ask("GET", "/eureka/apps", "").0, 403, "it has started already");
+    registry.line_with("settings read again");
+    assert_eq!((registry.register("A", "1"), registry.register("A", "2")), (204, 204));
+    registry.stop();
+}
+
 /// What nobody should call an application.
 const HOSTILE: &str = "A\r\n2026-01-01 INFO forged\u{1b}[2J\u{85}\u{202e}\u{2028}\"}";
 

@@ -1,4 +1,4 @@
-use std::io::Write as _;
+use std::{io::Write as _, pin::pin};
 
 use hopvine::{
     Live,
@@ -73,14 +73,24 @@ async fn serve(
     // Before it listens: whoever sees that it does may end it at once.
     let mut signals = Signals::new().map_err(|error| Failure::Run(format!("cannot listen for signals: {error}")))?;
     // It may wait for peers.
-    let started = tokio::select! {
-        started = builder.start() => started,
-        () = stopped(&mut signals) => return Ok(()),
+    let mut starting = pin!(builder.start());
+    let mut is_changed = false;
+    let started = loop {
+        tokio::select! {
+            started = &mut starting => break started,
+            signal = signals.next() => match signal {
+                Signal::Stop => return Ok(()),
+                Signal::Reload => is_changed = true,
+            },
+        }
     };
     let registry = started.map_err(|error| match error {
         StartError::Policy(error) => Failure::Config(format!("policy.{error}")),
         other => Failure::Run(other.to_string()),
     })?;
+    if is_changed {
+        reload(policy, config, arguments);
+    }
     while let Signal::Reload = signals.next().await {
         reload(policy, config, arguments);
     }
