@@ -111,7 +111,14 @@ impl Running {
 
     /// Waits until it has ended; all lines of its log.
     pub(crate) fn wait(mut self) -> (ExitStatus, Vec<String>) {
-        let status = self.child.wait().unwrap();
+        let end = SystemTime::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(SystemTime::now() < end, "it does not end: {:?}", self.seen);
+            std::thread::park_timeout(Duration::from_millis(5));
+        };
         self.reader.take().unwrap().join().unwrap();
         self.seen.extend(self.lines.try_iter());
         (status, std::mem::take(&mut self.seen))

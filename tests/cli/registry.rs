@@ -4,6 +4,7 @@ use std::{
     fs,
     io::Write as _,
     net::{TcpListener, TcpStream},
+    process::Command,
     sync::Arc,
 };
 
@@ -155,6 +156,19 @@ fn a_file_that_is_changed_while_it_starts_holds_when_it_has_started() {
     registry.line_with("settings read again");
     assert_eq!((registry.register("A", "1"), registry.register("A", "2")), (204, 204));
     registry.stop();
+}
+
+#[test]
+fn told_to_stop_it_waits_for_no_disk_that_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("registry.json");
+    // Nobody writes to it: reading it takes for ever.
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let registry = start(&["--snapshot", file.to_str().unwrap(), "--log-level", "debug"]);
+    assert_eq!(registry.ask("GET", "/eureka/apps", "").0, 403);
+    registry.signal(Signal::TERM);
+    let (status, lines) = registry.wait();
+    assert_eq!(status.code(), Some(0), "{lines:?}");
 }
 
 /// What nobody should call an application.

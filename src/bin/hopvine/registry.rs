@@ -24,7 +24,10 @@ pub(crate) fn run(arguments: &RegistryArguments) -> Result<(), Failure> {
     log::start(config.log, config.log_level).map_err(Failure::Config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Run(format!("cannot start: {error}")))?;
-    runtime.block_on(serve(builder, &policy, &config, arguments))
+    let ended = runtime.block_on(serve(builder, &policy, &config, arguments));
+    // All that is worth waiting for has been waited for; a disk that hangs would keep it for ever.
+    runtime.shutdown_background();
+    ended
 }
 
 fn read(arguments: &RegistryArguments) -> Result<Config, ConfigError> {
