@@ -158,6 +158,13 @@ fn the_example_shows_every_setting_with_its_default() {
 }
 
 #[test]
+fn who_has_only_the_program_has_the_example_too() {
+    assert!(ended(&["--help"]).out.contains("--example-config shows all"));
+    let shown = ended(&["--example-config"]);
+    assert_eq!((shown.code, &*shown.out), (Some(0), &*fs::read_to_string(EXAMPLE).unwrap()), "{}", shown.err);
+}
+
+#[test]
 fn what_the_example_shows_behind_a_sign_holds_too() {
     let folder = tempfile::tempdir().unwrap();
     let issuer = issuer();

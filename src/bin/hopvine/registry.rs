@@ -14,12 +14,15 @@ use crate::{
 
 /// Runs a registry until it is told to stop.
 pub(crate) fn run(arguments: &RegistryArguments) -> Result<(), Failure> {
+    if arguments.example_config {
+        return print(include_str!("../../../docs/registry.toml"));
+    }
     let config = read(arguments)?;
     let policy = Live::new(config.policy.clone()).map_err(|error| Failure::Config(error.to_string()))?;
     let builder = builder(&config, &policy)?;
     if arguments.check {
         let settings = toml::to_string(&config).map_err(|error| Failure::Run(error.to_string()))?;
-        return std::io::stdout().write_all(settings.as_bytes()).map_err(|error| Failure::Run(error.to_string()));
+        return print(&settings);
     }
     log::start(config.log, config.log_level).map_err(Failure::Config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -28,6 +31,10 @@ pub(crate) fn run(arguments: &RegistryArguments) -> Result<(), Failure> {
     // All that is worth waiting for has been waited for; a disk that hangs would keep it for ever.
     runtime.shutdown_background();
     ended
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::Run(error.to_string()))
 }
 
 fn read(arguments: &RegistryArguments) -> Result<Config, ConfigError> {
