@@ -13,7 +13,7 @@ const FEW: Limits = Limits { text_bytes: 24, metadata_bytes: 64, metadata_entrie
 /// A document of Eureka in JSON, whichever it is.
 pub fn eureka_json(data: &[u8]) {
     let document: Option<Value> = serde_json::from_slice(data).ok();
-    let one = read(data, json::read_instance, |instance, written| json::write_instance(instance, written));
+    let one = read(data, json::read_instance, json::write_instance);
     let application =
         read(data, json::read_application, |one, written| json::write_application(one, Form::Full, written));
     let all = read(data, json::read_applications, |all, written| json::write_applications(all, Form::Full, written));
@@ -37,7 +37,7 @@ pub fn eureka_json(data: &[u8]) {
 
 /// A document of Eureka in XML, whichever it is.
 pub fn eureka_xml(data: &[u8]) {
-    let one = read(data, xml::read_instance, |instance, written| xml::write_instance(instance, written));
+    let one = read(data, xml::read_instance, xml::write_instance);
     let application =
         read(data, xml::read_application, |one, written| xml::write_application(one, Form::Full, written));
     let all = read(data, xml::read_applications, |all, written| xml::write_applications(all, Form::Full, written));

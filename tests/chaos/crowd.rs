@@ -22,7 +22,11 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use libtest_mimic::Failed;
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 
 use crate::{
     Outcome,
@@ -113,7 +117,7 @@ pub(crate) async fn register(server: SocketAddr, numbers: Range<usize>, time: u6
 /// How many the registry lists; the hash it tells must be theirs.
 pub(crate) async fn registered(server: SocketAddr) -> Result<usize, Failed> {
     // A rendering may be a moment old.
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    sleep_until(Instant::now() + Duration::from_millis(150)).await;
     let mut connection = connect(server).await?;
     let request = Request::get("/eureka/apps").header("host", "eureka").header("accept", "application/json");
     let response = connection.send_request(request.body(Full::default())?).await?;

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 pub(crate) use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 
@@ -27,6 +28,8 @@ pub(crate) struct Ended {
 pub(crate) struct Running {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// As whom it is asked: a user and a password with a colon between.
+    pub(crate) login: Option<&'static str>,
     lines: Receiver<String>,
     reader: Option<JoinHandle<()>>,
     seen: Vec<String>,
@@ -79,7 +82,7 @@ fn start_with(mut command: Command, flags: &[&str]) -> Running {
         let _ = BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| sender.send(line));
     });
     let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut running = Running { child, address: unknown, lines, reader: Some(reader), seen: Vec::new() };
+    let mut running = Running { child, address: unknown, login: None, lines, reader: Some(reader), seen: Vec::new() };
     let first = running.next_line();
     let (_, rest) = first.split_once("address").unwrap_or_else(|| panic!("no address: {first}"));
     let address: String =
@@ -111,7 +114,14 @@ impl Running {
 
     /// Waits until it has ended; all lines of its log.
     pub(crate) fn wait(mut self) -> (ExitStatus, Vec<String>) {
-        let status = self.child.wait().unwrap();
+        let end = SystemTime::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(SystemTime::now() < end, "it does not end: {:?}", self.seen);
+            std::thread::park_timeout(Duration::from_millis(5));
+        };
         self.reader.take().unwrap().join().unwrap();
         self.seen.extend(self.lines.try_iter());
         (status, std::mem::take(&mut self.seen))
@@ -130,7 +140,7 @@ impl Running {
         let reachable = SocketAddr::from(([127, 0, 0, 1], self.address.port()));
         let stream = TcpStream::connect(reachable).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        ask_over(stream, method, path, body)
+        ask_over(stream, self.login, method, path, body)
     }
 
     /// Asks until the answer is as it should be; its body.
@@ -165,10 +175,17 @@ impl Drop for Running {
     }
 }
 
-pub(crate) fn ask_over(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> (u16, String) {
+pub(crate) fn ask_over(
+    mut stream: impl Read + Write,
+    login: Option<&str>,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> (u16, String) {
     let length = body.len();
+    let login = login.map_or_else(String::new, |login| format!("Authorization: Basic {}\r\n", STANDARD.encode(login)));
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: registry\r\nConnection: close\r\nContent-Type: application/json\r\nAccept: application/json\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: registry\r\nConnection: close\r\n{login}Content-Type: application/json\r\nAccept: application/json\r\n\
          Content-Length: {length}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).unwrap();

@@ -4,9 +4,11 @@ use std::{
     fs,
     io::Write as _,
     net::{TcpListener, TcpStream},
+    process::Command,
     sync::Arc,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
 use tokio_rustls::rustls::{
     self, ClientConfig, ClientConnection, RootCertStore, StreamOwned,
@@ -75,39 +77,65 @@ fn one_that_everybody_reaches_and_nobody_has_to_identify_himself_to_warns_at_eac
 }
 
 #[test]
-fn a_password_is_asked_for_and_never_said() {
+fn passwords_are_asked_for_and_never_said_while_two_tell_each_other() {
+    let (client_login, peer_login) = ("ann:cl!ent-s3cret", "bob:p@er-s3cret");
     let folder = tempfile::tempdir().unwrap();
-    let (client, peer) = (folder.path().join("client"), folder.path().join("peer"));
-    fs::write(&client, "cl!ent-s3cret\n").unwrap();
-    fs::write(&peer, "p@er-s3cret").unwrap();
-    let (client, peer) = (client.to_str().unwrap(), peer.to_str().unwrap());
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let url = format!("http://{closed}/eureka/");
-    let flags = [
-        "--user",
-        "ann",
-        "--password-file",
-        client,
-        "--peer-user",
-        "bob",
-        "--peer-password-file",
-        peer,
-        "--peer",
-        &url,
-        "--log-level",
-        "trace",
-    ];
-    let registry = start(&flags);
-    assert_eq!(registry.ask("GET", "/eureka/apps", "").0, 401);
-    assert_eq!(registry.ask("GET", "/", "").0, 401);
-    let lines = registry.stop();
-    assert!(lines.iter().any(|line| line.contains("no copy from this peer")), "{lines:?}");
-    let check = ended(&[&flags[..], &["--check"]].concat());
-    assert_eq!(check.code, Some(0), "{}", check.err);
-    for said in [lines.join("\n"), check.out, check.err] {
-        // As it is, as a URL has it, and as a header has it.
-        for secret in ["s3cret", "czNjcmV0", "MzY3JldA", "zM2NyZXQ"] {
-            assert!(!said.contains(secret), "{secret} in {said}");
+    let file = |login: &str| {
+        let (user, password) = login.split_once(':').unwrap();
+        let file = folder.path().join(user);
+        fs::write(&file, format!("{password}\n")).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let (client, peer) = (file(client_login), file(peer_login));
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let flags = |bind: &str, other: &str| {
+        let words = format!(
+            "--bind {bind} --user ann --password-file {client} --peer-user bob --peer-password-file {peer} \
+             --peer http://{other}/eureka/ --log-level trace --set policy.peers.batch_wait=10ms"
+        );
+        words.split(' ').map(str::to_owned).collect::<Vec<_>>()
+    };
+    let start = |flags: &[String]| start(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+
+    let first_flags = flags("127.0.0.1:0", &closed);
+    let mut first = start(&first_flags);
+    let second_flags = flags(&closed, &first.address.to_string());
+    let mut second = start(&second_flags);
+    let mut said = Vec::new();
+    for registry in [&mut first, &mut second] {
+        for login in [None, Some("ann:wrong-s3cret")] {
+            registry.login = login;
+            for path in ["/eureka/apps", "/", "/eureka/status"] {
+                let (status, body) = registry.ask("GET", path, "");
+                assert_eq!(status, 401, "{path}");
+                said.push(body);
+            }
+        }
+        registry.login = Some(client_login);
+    }
+    assert_eq!((first.register("ORDERS", "a"), second.register("ORDERS", "b")), (204, 204));
+    for (registry, instance) in [(&first, "b"), (&second, "a")] {
+        registry.ask_until(&format!("/eureka/apps/ORDERS/{instance}"), |status, _| status == 200);
+        said.push(registry.ask_until("/", |_, page| page.contains("answers for")));
+        said.push(registry.ask_until("/eureka/status", |_, page| page.contains("available-replicas\":\"http")));
+    }
+    for (registry, flags) in [(first, first_flags), (second, second_flags)] {
+        let lines = registry.stop();
+        assert!(lines.iter().any(|line| line.contains("peer answers") && line.contains("***@")), "{lines:?}");
+        said.push(lines.join("\n"));
+        let flags: Vec<_> = flags.iter().map(String::as_str).chain(["--check"]).collect();
+        let check = ended(&flags);
+        assert_eq!(check.code, Some(0), "{}", check.err);
+        said.extend([check.out, check.err]);
+    }
+    for login in [client_login, peer_login] {
+        let (_, password) = login.split_once(':').unwrap();
+        // As it is, as a URL has it, as a header has it, and each as a log shows bytes.
+        for secret in [password, "s3cret", &STANDARD.encode(login), &STANDARD.encode(password)] {
+            let bytes = format!("{:?}", secret.as_bytes());
+            for said in &said {
+                assert!(!said.contains(secret) && !said.contains(bytes.trim_matches(['[', ']'])), "{secret} in {said}");
+            }
         }
     }
 }
@@ -136,6 +164,38 @@ fn the_file_is_read_again_when_told_and_a_bad_one_changes_nothing() {
     assert!(line.contains("name") && !line.contains("bind"), "{line}");
     assert_eq!(registry.register("A", "2"), 204);
     registry.stop();
+}
+
+#[test]
+fn a_file_that_is_changed_while_it_starts_holds_when_it_has_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("registry.toml");
+    let write = |instances: &str| fs::write(&file, format!("[policy.limits]\ninstances = {instances}\n")).unwrap();
+    write("1");
+    // Taken by the system, answered by nobody: the start waits for it.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/eureka/", silent.local_addr().unwrap());
+    let flags = ["--config", file.to_str().unwrap(), "--peer", &url, "--set", "policy.peers.sync_timeout=2s"];
+    let mut registry = start(&flags);
+    write("2");
+    registry.signal(Signal::HUP);
+    assert_eq!(registry.ask("GET", "/eureka/apps", "").0, 403, "it has started already");
+    registry.line_with("settings read again");
+    assert_eq!((registry.register("A", "1"), registry.register("A", "2")), (204, 204));
+    registry.stop();
+}
+
+#[test]
+fn told_to_stop_it_waits_for_no_disk_that_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("registry.json");
+    // Nobody writes to it: reading it takes for ever.
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let registry = start(&["--snapshot", file.to_str().unwrap(), "--log-level", "debug"]);
+    assert_eq!(registry.ask("GET", "/eureka/apps", "").0, 403);
+    registry.signal(Signal::TERM);
+    let (status, lines) = registry.wait();
+    assert_eq!(status.code(), Some(0), "{lines:?}");
 }
 
 /// What nobody should call an application.
@@ -214,10 +274,11 @@ fn over_tls_only_who_has_a_certificate_is_served_if_told_so() {
     };
     let client_key = PrivateKeyDer::from_pem_slice(client_key.as_bytes()).unwrap();
     let known = configured().with_client_auth_cert(vec![pem(&client_certificate)], client_key).unwrap();
-    assert_eq!(ask_over(connect(known), "GET", "/eureka/apps", "").0, 200);
+    assert_eq!(ask_over(connect(known), None, "GET", "/eureka/apps", "").0, 200);
     let mut unknown = connect(configured().with_no_client_auth());
-    let refused =
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ask_over(&mut unknown, "GET", "/eureka/apps", "")));
+    let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        ask_over(&mut unknown, None, "GET", "/eureka/apps", "")
+    }));
     assert!(refused.is_err());
     let lines = registry.stop();
     assert!(lines[0].contains("tls=true"), "{lines:?}");
@@ -257,4 +318,22 @@ fn two_of_them_with_passwords_tell_each_other() {
     assert!(page.contains(&first.address.to_string()) && !page.contains("s3cret"), "{page}");
     second.stop();
     first.stop();
+}
+
+#[test]
+fn peers_with_commas_between_are_each_told_with_the_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    fs::write(&file, "p@er,s3cret").unwrap();
+    let login = ["--peer-user", "bob", "--peer-password-file", file.to_str().unwrap()];
+    let (first, second) = (start(&login), start(&login));
+    let both = format!("http://{}/eureka/,http://{}/eureka/", first.address, second.address);
+    let third = start(&[&login[..], &["--peer", &both, "--set", "policy.peers.batch_wait=10ms"]].concat());
+    assert_eq!(third.register("ORDERS", "a"), 204);
+    for peer in [&first, &second] {
+        peer.ask_until("/eureka/apps/ORDERS/a", |status, _| status == 200);
+    }
+    for registry in [third, second, first] {
+        registry.stop();
+    }
 }

@@ -42,6 +42,8 @@ fn a_bad_setting_is_named_with_its_value_and_its_place() {
         ("[tls]\ncertificate = \"/none\"\nkey = \"/none\"", &[], "tls.certificate \"/none\"", "No such file"),
         ("[peer_tls]\ncertificate = \"/none\"", &[], "peer_tls", "together"),
         ("peers = [\"http://a/\", \"ftp://b\"]", &[], "peers[1]", "\"ftp://b\""),
+        ("peers = [\"http://a/eureka/, ftp://b\"]", &[], "peers[1]", "\"ftp://b\""),
+        ("my_url = \"http://a/eureka/,http://b/eureka/\"", &[], "my_url", "one URL"),
         ("my_url = \"host\"", &[], "my_url", "\"host\""),
         ("snapshot = \"/none/registry.json\"", &[], "snapshot \"/none/registry.json\"", "its folder"),
         ("", &["--bind", "here"], "--bind: bind", "\"here\""),
@@ -54,6 +56,7 @@ fn a_bad_setting_is_named_with_its_value_and_its_place() {
         ("", &["--set", "policy"], "--set", "KEY=VALUE"),
         ("", &["--self-preservation", "maybe"], "--self-preservation", "'maybe'"),
         ("", &["--peer", "host:8761"], "--peer: peers[0]", "\"host:8761\""),
+        ("", &["--peer", "http://a/eureka/,"], "--peer: peers[1]", "\"\""),
         ("", &["--nothing"], "--nothing", "unexpected"),
     ] {
         let end = check(text, flags);
@@ -70,6 +73,7 @@ fn a_password_where_none_belongs_is_not_repeated() {
     for (text, flags) in [
         ("[auth]\nuser = \"a\"\npassword = \"s3cret\"", &[][..]),
         ("peers = [\"http://bob:s3cret@host/\"]", &[]),
+        ("peers = [\"http://host/,http://bob:s3cret@host/\"]", &[]),
         ("my_url = \"http://bob:s3cret@host/\"", &[]),
         ("", &["--set", "auth.password=s3cret"]),
     ] {
@@ -151,6 +155,13 @@ fn the_example_shows_every_setting_with_its_default() {
     assert!(all.len() > 40);
     assert_eq!(shown.iter().filter(|name| !all.contains(name)).count(), 0, "{shown:?}");
     assert_eq!(all.iter().filter(|name| !shown.contains(name)).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+#[test]
+fn who_has_only_the_program_has_the_example_too() {
+    assert!(ended(&["--help"]).out.contains("--example-config shows all"));
+    let shown = ended(&["--example-config"]);
+    assert_eq!((shown.code, &*shown.out), (Some(0), &*fs::read_to_string(EXAMPLE).unwrap()), "{}", shown.err);
 }
 
 #[test]

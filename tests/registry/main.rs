@@ -10,7 +10,7 @@ mod peers;
 mod recordings;
 mod replay;
 mod replicated;
-#[path = "../eureka/client/server.rs"]
+#[path = "../support/eureka_server.rs"]
 #[allow(dead_code, reason = "shared with the client's tests")]
 mod scripted;
 mod server;

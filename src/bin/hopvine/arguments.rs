@@ -27,12 +27,15 @@ pub(crate) enum Command {
 /// Exit codes: 0 after a signal, 1 if it cannot run (the address is in use), 2 if a setting is wrong.
 #[derive(Debug, Args)]
 pub(crate) struct RegistryArguments {
-    /// Settings in TOML; docs/registry.toml shows all of them
+    /// Settings in TOML; --example-config shows all of them
     #[arg(long, short, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Check the settings and the files they name, print what would hold, and exit
     #[arg(long)]
     pub(crate) check: bool,
+    /// Print a file of all settings with their defaults, and exit
+    #[arg(long, exclusive = true)]
+    pub(crate) example_config: bool,
 
     /// Where to listen [default: 127.0.0.1:8761]
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Server")]
@@ -63,7 +66,7 @@ pub(crate) struct RegistryArguments {
     #[arg(long, value_name = "FILE", help_heading = "Who may ask")]
     peer_password_file: Option<String>,
 
-    /// The service URL of another registry, as http://host:8761/eureka/, without a password; may be given several times
+    /// The service URL of another registry, as http://host:8761/eureka/, without a password; several with commas between, or given several times
     #[arg(long, value_name = "URL", help_heading = "Peers")]
     peer: Vec<String>,
     /// The URL that peers reach this registry by, if that is not where it listens

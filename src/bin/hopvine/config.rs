@@ -19,6 +19,7 @@ pub(crate) struct Config {
     pub(crate) name: String,
     pub(crate) log: LogFormat,
     /// Service URLs of the other registries, without passwords.
+    #[serde(deserialize_with = "urls")]
     pub(crate) peers: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) my_url: Option<String>,
@@ -228,6 +229,9 @@ fn url_without_password(url: &str) -> Result<(), String> {
     if url.contains('@') {
         return Err("must not hold a password: peers are asked as whom peer_auth names, or else auth".to_owned());
     }
+    if url.contains(',') {
+        return Err(format!("{url:?}: must be one URL"));
+    }
     url.parse::<ServerUrl>().map(drop).map_err(|error| format!("{url:?}: {error}"))
 }
 
@@ -245,6 +249,12 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::
     given
         .parse()
         .map_err(|_| D::Error::custom(format!("{given:?} is no address with a port, as 127.0.0.1:8761 or [::]:8761")))
+}
+
+/// Each text may be several with commas between: one by one, so that each is checked and given its password.
+fn urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let given = Vec::<String>::deserialize(deserializer)?;
+    Ok(given.iter().flat_map(|text| text.split(',')).map(|url| url.trim().to_owned()).collect())
 }
 
 impl ConfigError {

@@ -1,4 +1,4 @@
-use std::io::Write as _;
+use std::{io::Write as _, pin::pin};
 
 use hopvine::{
     Live,
@@ -14,17 +14,27 @@ use crate::{
 
 /// Runs a registry until it is told to stop.
 pub(crate) fn run(arguments: &RegistryArguments) -> Result<(), Failure> {
+    if arguments.example_config {
+        return print(include_str!("../../../docs/registry.toml"));
+    }
     let config = read(arguments)?;
     let policy = Live::new(config.policy.clone()).map_err(|error| Failure::Config(error.to_string()))?;
     let builder = builder(&config, &policy)?;
     if arguments.check {
         let settings = toml::to_string(&config).map_err(|error| Failure::Run(error.to_string()))?;
-        return std::io::stdout().write_all(settings.as_bytes()).map_err(|error| Failure::Run(error.to_string()));
+        return print(&settings);
     }
     log::start(config.log, config.log_level).map_err(Failure::Config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Run(format!("cannot start: {error}")))?;
-    runtime.block_on(serve(builder, &policy, &config, arguments))
+    let ended = runtime.block_on(serve(builder, &policy, &config, arguments));
+    // All that is worth waiting for has been waited for; a disk that hangs would keep it for ever.
+    runtime.shutdown_background();
+    ended
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::Run(error.to_string()))
 }
 
 fn read(arguments: &RegistryArguments) -> Result<Config, ConfigError> {
@@ -73,14 +83,24 @@ async fn serve(
     // Before it listens: whoever sees that it does may end it at once.
     let mut signals = Signals::new().map_err(|error| Failure::Run(format!("cannot listen for signals: {error}")))?;
     // It may wait for peers.
-    let started = tokio::select! {
-        started = builder.start() => started,
-        () = stopped(&mut signals) => return Ok(()),
+    let mut starting = pin!(builder.start());
+    let mut is_changed = false;
+    let started = loop {
+        tokio::select! {
+            started = &mut starting => break started,
+            signal = signals.next() => match signal {
+                Signal::Stop => return Ok(()),
+                Signal::Reload => is_changed = true,
+            },
+        }
     };
     let registry = started.map_err(|error| match error {
         StartError::Policy(error) => Failure::Config(format!("policy.{error}")),
         other => Failure::Run(other.to_string()),
     })?;
+    if is_changed {
+        reload(policy, config, arguments);
+    }
     while let Signal::Reload = signals.next().await {
         reload(policy, config, arguments);
     }

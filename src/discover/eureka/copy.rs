@@ -27,6 +27,15 @@ pub(super) struct View {
     pub(super) instances: usize,
 }
 
+/// What is listed less than half, where a server does not know everybody yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shrunk {
+    /// Some application.
+    Application,
+    /// All of them together: of one, the last instance may have left in order.
+    Whole,
+}
+
 /// The endpoints of a name: one set for each application that has some.
 #[derive(Debug, Default)]
 struct Parts {
@@ -61,12 +70,12 @@ impl View {
 }
 
 impl Copy {
-    /// Everything anew. With `hold`, what is missing stays seen where of some application less than half is listed: its server has just been started.
-    pub(super) fn replace(&mut self, applications: Applications, hold: bool, settings: EndpointSettings) {
+    /// Everything anew. What is missing stays seen, if `hold` is listed less than half: the server has just been started.
+    pub(super) fn replace(&mut self, applications: Applications, hold: Option<Shrunk>, settings: EndpointSettings) {
         let before = std::mem::replace(&mut self.applications, applications);
         let kept = std::mem::take(&mut self.held);
-        if hold {
-            self.hold(before, kept);
+        if let Some(shrunk) = hold {
+            self.hold(shrunk, before, kept);
         }
         let names: HashSet<_> = self.names().cloned().collect();
         self.seen.retain(|name, _| names.contains(name));
@@ -75,14 +84,16 @@ impl Copy {
         }
     }
 
-    fn hold(&mut self, before: Applications, mut known: HashMap<Arc<str>, Vec<Arc<Instance>>>) {
+    fn hold(&mut self, shrunk: Shrunk, before: Applications, mut known: HashMap<Arc<str>, Vec<Arc<Instance>>>) {
         let mut is_sudden = !known.is_empty();
         for application in before.applications {
             known.entry(application.name).or_default().extend(application.instances);
         }
+        let all: usize = known.values().map(Vec::len).sum();
+        is_sudden |= self.applications.instances().count() * 2 < all;
         for (name, instances) in &mut known {
             let listed = self.applications.application(name).map_or(&[][..], |application| &application.instances);
-            is_sudden |= listed.len() * 2 < instances.len();
+            is_sudden |= shrunk == Shrunk::Application && listed.len() * 2 < instances.len();
             let listed: HashSet<_> = listed.iter().map(|instance| instance.id()).collect();
             instances.retain(|instance| !listed.contains(instance.id()));
         }

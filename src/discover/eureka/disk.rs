@@ -32,7 +32,7 @@ pub(super) fn use_snapshot(
     let Disk::Loaded(loaded) = &mut *disk else { return };
     let (age, applications) = (loaded.age, std::mem::take(&mut loaded.applications));
     let mut copy = Copy::default();
-    copy.replace(applications.clone(), false, policy.get().endpoint);
+    copy.replace(applications.clone(), None, policy.get().endpoint);
     let view = copy.view();
     tracing::warn!(target: "hopvine::eureka", ?age, instances = view.instances, reason, "a snapshot is used");
     *disk = Disk::Used(applications);

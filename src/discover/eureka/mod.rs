@@ -37,8 +37,9 @@
 //! Of several servers one is stayed with for 20 minutes or so, one of the own zone if there is any. One that fails is avoided until two thirds of all have failed; a request is
 //! tried at up to three. Answers are bounded: 64 MiB unpacked, and [`Limits`](crate::eureka::Limits) in them. Redirects to another host are not followed.
 //!
-//! A server that was just started knows nobody yet. Where one that is asked for everything suddenly lists less than half of some application, all that it does not list any more
-//! stays for [45 s](EurekaPolicy::removal_grace), in which instances register again; what it tells one by one is always believed.
+//! A server that was just started knows nobody yet. Where one that is asked for everything, since a delta did not fit or another server answers, suddenly lists less than half of
+//! some application, all that it does not list any more stays for [45 s](EurekaPolicy::removal_grace), in which instances register again; where it is asked for everything each
+//! time, that takes less than half of all. What it tells one by one is always believed.
 //!
 //! When none answers, the last good set stays, and the [monitor](crate::Monitor) says since when and why. With a [snapshot](EurekaBuilder::snapshot) a service starts while the
 //! registry is down.

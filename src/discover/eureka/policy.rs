@@ -17,7 +17,7 @@ use crate::{
 /// | `zones` | `off` | `prefer`: endpoints of our own zone only, as long as one of them is up |
 /// | `regions` | none | remote regions whose instances are asked for besides |
 /// | `endpoint` | as Spring | at which host and port an instance is called |
-/// | `removal_grace` | 45 s | how long what is missing stays when a server, asked for everything, lists less than half of some application: as one does that was just started |
+/// | `removal_grace` | 45 s | how long what is missing stays when a server lists far less than before, as one does that was just started |
 /// | `snapshot_age` | 24 h | how old a snapshot may be to be used |
 /// | `snapshot_interval` | 30 s | how often it is written at most |
 /// | `limits` | | what one document may hold |
@@ -45,7 +45,11 @@ pub struct EurekaPolicy {
     pub regions: Vec<String>,
     /// At which host and port an instance is called.
     pub endpoint: EndpointSettings,
-    /// How long what is missing stays when a server suddenly lists less than half of some application; zero: not at all.
+    /// How long what is missing stays when a server that is asked for everything suddenly lists less than half of it; zero: not at all.
+    ///
+    /// Half of some application is enough where everything is asked for out of turn: when a delta did not fit, or another server answers. Where it is asked for each
+    /// time ([`FetchMode::Full`], or a server without deltas), it must be half of all: a restarted server that already knows enough others cannot be told there from
+    /// one whose instances left in order, and what it does not list is gone at once.
     #[serde(with = "humantime_serde")]
     pub removal_grace: Duration,
     /// How old a snapshot may be to be used.

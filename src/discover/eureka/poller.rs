@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     EurekaPolicy, FetchMode, PushMode,
     calls::{Calls, Fetched, NoServer, applications},
-    copy::Copy,
+    copy::{Copy, Shrunk},
     disk::{Disk, lock, use_snapshot},
     follower::State,
     transport::Failure,
@@ -62,6 +62,8 @@ pub(super) struct Poller {
     copy: Option<Copy>,
     /// The server that the copy is of.
     copied_from: usize,
+    /// Whether deltas were to be had when one was last asked for.
+    tells_deltas: bool,
     /// For each server.
     pushes: Vec<Tries>,
     failures: u32,
@@ -96,6 +98,7 @@ impl Poller {
             snapshot,
             copy: None,
             copied_from: 0,
+            tells_deltas: false,
             pushes: vec![Tries { failures: 0, next: now }; servers],
             failures: 0,
             held_until: None,
@@ -174,11 +177,15 @@ impl Poller {
     }
 
     async fn fetch(&mut self, policy: &EurekaPolicy) -> Result<usize, NoServer> {
+        let mut missed = false;
         if policy.fetch == FetchMode::Deltas
             && let Some(copy) = self.copy.as_mut().filter(|copy| !copy.is_empty())
         {
             let resource = format!("apps/delta{}", regions(policy));
             let (server, fetched) = self.calls.fetch(&resource, true, &policy.limits).await?;
+            let tells_deltas = matches!(fetched, Fetched::Applications(_));
+            missed = tells_deltas || self.tells_deltas;
+            self.tells_deltas = tells_deltas;
             match fetched {
                 // Another server's changes may be others, and the hash alone would not show it.
                 Fetched::Applications(delta) if server == self.copied_from => {
@@ -194,22 +201,25 @@ impl Poller {
         }
         let resource = format!("apps/{}", regions(policy));
         let (server, fetched) = self.calls.fetch(&resource, false, &policy.limits).await?;
-        self.replace(server, fetched, policy);
+        self.replace(server, fetched, missed, policy);
         Ok(server)
     }
 
-    fn replace(&mut self, server: usize, fetched: Fetched, policy: &EurekaPolicy) {
+    /// Takes over everything, which is out of turn if something was missed that changes should have told.
+    fn replace(&mut self, server: usize, fetched: Fetched, missed: bool, policy: &EurekaPolicy) {
         let Fetched::Applications(applications) = fetched else { return };
+        let in_turn = !missed && self.copy.is_some() && self.copied_from == server;
+        let hold = if in_turn { Shrunk::Whole } else { Shrunk::Application };
         (self.unsaved, self.copied_from) = (true, server);
         let copy = self.copy.get_or_insert_with(|| {
             let mut copy = Copy::default();
             if let Disk::Used(applications) = std::mem::take(&mut *lock(&self.disk)) {
-                copy.replace(applications, false, policy.endpoint);
+                copy.replace(applications, None, policy.endpoint);
             }
             copy
         });
         let is_new = self.held_until.is_none();
-        copy.replace(applications, !policy.removal_grace.is_zero(), policy.endpoint);
+        copy.replace(applications, Some(hold).filter(|_| !policy.removal_grace.is_zero()), policy.endpoint);
         if copy.held() == 0 {
             self.held_until = None;
         } else if is_new {
@@ -315,7 +325,7 @@ impl Poller {
         let policy = self.policy.get();
         let resource = format!("apps/{}", regions(&policy));
         let fetched = self.calls.fetch_from(server, &resource, false, &policy.limits).await?;
-        self.replace(server, fetched, &policy);
+        self.replace(server, fetched, true, &policy);
         Ok(())
     }
 

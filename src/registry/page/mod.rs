@@ -1,4 +1,7 @@
 //! What people see of a registry: one page, made of the store for each request and bounded in size, whatever the registry holds.
+//!
+//! No page is kept: with 100 000 instances one takes 2 to 9 ms, during which changes, and heartbeats behind them, wait; and who may look may
+//! change everything anyway.
 
 use askama::Template;
 

@@ -1,7 +1,8 @@
 //! What a registry knows, without clock, runtime or socket: applications, leases, overrides, and what changed lately.
 //!
 //! One lock guards it. A heartbeat takes it for reading, looks up two maps and writes one atomic of the lease: its cost does not depend on the number of
-//! instances, and heartbeats do not wait for each other. Changes take it for writing, shortly; documents are made outside it.
+//! instances, and heartbeats do not wait for each other, unless there are peers: then each takes its place in every peer's queue, under that queue's own lock
+//! (about 0.6 µs each). Changes take it for writing, shortly; documents are made outside it.
 
 use std::{
     collections::HashMap,

@@ -6,12 +6,12 @@ use std::{
 
 use hopvine::{
     Directory, Monitor,
-    discover::eureka::{Eureka, EurekaPolicy, Registration, Servers, ServersPolicy},
+    discover::eureka::{Eureka, EurekaPolicy, FetchMode, Registration, Servers, ServersPolicy},
 };
 
 use super::{
     discovery::{directory, ids, often, until},
-    server::{Reply, Server, applications, eventually, gzip, instance, orders},
+    server::{Reply, Seen, Server, applications, eventually, gzip, instance, orders},
 };
 
 fn servers(urls: &[String]) -> Servers {
@@ -113,16 +113,17 @@ async fn a_registry_that_comes_back_empty_empties_nobody_until_its_instances_had
     until(&service, &[]).await;
 }
 
+fn orders_and_stock(orders: &[u16], stock: &[u16]) -> String {
+    let of = |app: &'static str, numbers: &[u16]| -> Vec<_> {
+        numbers.iter().map(|number| instance(app, *number, "UP")).collect()
+    };
+    let hash = format!("UP_{}_", orders.len() + stock.len());
+    applications(&hash, &[("ORDERS", &of("ORDERS", orders)), ("STOCK", &of("STOCK", stock))])
+}
+
 #[tokio::test]
 async fn a_registry_that_comes_back_with_others_first_empties_no_service_whose_instances_are_late() {
-    let all = |orders: &[u16], stock: &[u16]| {
-        let of = |app: &'static str, numbers: &[u16]| -> Vec<_> {
-            numbers.iter().map(|number| instance(app, *number, "UP")).collect()
-        };
-        let hash = format!("UP_{}_", orders.len() + stock.len());
-        applications(&hash, &[("ORDERS", &of("ORDERS", orders)), ("STOCK", &of("STOCK", stock))])
-    };
-    let (before, after) = (all(&[1, 2], &[1]), all(&[], &[1, 2, 3, 4, 5, 6]));
+    let (before, after) = (orders_and_stock(&[1, 2], &[1]), orders_and_stock(&[], &[1, 2, 3, 4, 5, 6]));
     let server = Server::start(move |_| Reply::json(before.clone())).await;
     let policy = EurekaPolicy { removal_grace: Duration::from_secs(3), ..often() };
     let eureka = Eureka::builder(servers(&[server.url()])).policy(policy).build().unwrap();
@@ -134,6 +135,49 @@ async fn a_registry_that_comes_back_with_others_first_empties_no_service_whose_i
     eventually("the others are there", || ids(&others).len() == 6).await;
     assert_eq!(ids(&service), ["orders-1", "orders-2"]);
     until(&service, &[]).await;
+}
+
+#[tokio::test]
+async fn the_last_instance_that_leaves_in_order_is_called_no_more_where_everything_is_fetched_each_time() {
+    // Because it is wanted so, or because the server tells no deltas.
+    for fetch in [FetchMode::Full, FetchMode::Deltas] {
+        let lists = |list: String| {
+            move |seen: &Seen| match &*seen.path {
+                "/eureka/apps/delta" => Reply::status(403),
+                _ => Reply::json(list.clone()),
+            }
+        };
+        let server = Server::start(lists(orders_and_stock(&[1], &[1, 2, 3, 4]))).await;
+        let eureka = Eureka::builder(servers(&[server.url()])).policy(EurekaPolicy { fetch, ..often() });
+        let eureka = eureka.build().unwrap();
+        let directory = Directory::builder().source(eureka.clone()).build();
+        let (service, others) = (directory.service("orders"), directory.service("stock"));
+        until(&service, &["orders-1"]).await;
+        // With the default grace it would stay for longer than is waited here.
+        server.script(lists(orders_and_stock(&[], &[1, 2, 3, 4])));
+        until(&service, &[]).await;
+        assert_eq!(eureka.view().error, None);
+
+        // One that suddenly knows few was just started, as elsewhere.
+        server.script(lists(orders_and_stock(&[], &[1])));
+        eventually("it is told", || eureka.view().error.is_some_and(|error| error.contains("lists 1 instances"))).await;
+        assert_eq!(ids(&others).len(), 4);
+    }
+}
+
+#[tokio::test]
+async fn another_server_that_lags_empties_no_service_where_everything_is_fetched_each_time() {
+    let first = Server::start(|_| Reply::json(orders_and_stock(&[1], &[1]))).await;
+    let second = Server::start(|_| Reply::json(orders_and_stock(&[], &[1, 2, 3]))).await;
+    let servers = Servers::in_zone("a", [first.url()]).unwrap().and_zone("b", [second.url()]).unwrap().zone("a");
+    let eureka = Eureka::builder(servers).policy(EurekaPolicy { fetch: FetchMode::Full, ..often() }).build().unwrap();
+    let directory = Directory::builder().source(eureka.clone()).build();
+    let (service, others) = (directory.service("orders"), directory.service("stock"));
+    until(&service, &["orders-1"]).await;
+    first.stop().await;
+    eventually("the second answers", || ids(&others).len() == 3).await;
+    assert!(eureka.view().error.is_some_and(|error| error.contains("stay for a while")));
+    assert_eq!(ids(&service), ["orders-1"]);
 }
 
 /// What was logged.

@@ -6,5 +6,6 @@ mod faults;
 mod push;
 mod recorded;
 mod registration;
+#[path = "../../support/eureka_server.rs"]
 mod server;
 mod snapshot;
