@@ -9,7 +9,7 @@ use crate::registry::{
     http::{Desk, Opening},
     peers::{self, Connect, Peers, Sinks},
     render::Documents,
-    snapshot::{self, Keeper},
+    snapshot::{Keeper, SnapshotPolicy},
     watch::Watches,
 };
 
@@ -23,7 +23,7 @@ impl RegistryBuilder {
         let urls = self.peers.map_err(StartError::Peers)?;
         let my_url = self.my_url.map_err(StartError::Peers)?;
         if let Some(path) = &self.snapshot {
-            snapshot::check(path).map_err(|error| StartError::Snapshot(path.clone(), error))?;
+            SnapshotPolicy::check_path(path).map_err(|error| StartError::Snapshot(path.clone(), error))?;
         }
         let bind = |error| StartError::Bind(self.address, error);
         let socket = TcpListener::bind(self.address).await.map_err(bind)?;
