@@ -428,6 +428,19 @@ async fn all_peers_are_asked_until_one_has_something() {
 }
 
 #[tokio::test]
+async fn one_instance_beyond_the_limits_does_not_cost_a_start_the_others() {
+    let of = |id: &str, host: &str| registration("ORDERS", id, "UP").replace("host1", host);
+    let inner = |instance: String| instance[r#"{"instance":"#.len()..instance.len() - 1].to_owned();
+    let instances = [inner(of("i1", "host1")), inner(of("i2", &"x".repeat(9000)))].join(",");
+    let list = format!(r#"{{"applications":{{"application":[{{"name":"ORDERS","instance":[{instances}]}}]}}}}"#);
+    let peer = Server::start(move |_| Reply::json(list.clone())).await;
+    let registry = builder(LOCAL, &[peer.address], soon()).start().await.unwrap();
+    assert_eq!(known(&registry), ["ORDERS/i1 UP UNKNOWN -"]);
+    assert_eq!(registry.store().counters().view().refused_documents, 1);
+    registry.shutdown().await;
+}
+
+#[tokio::test]
 async fn registries_that_start_at_once_do_not_wait_for_each_other() {
     let at = [address(), address()];
     let began = Instant::now();

@@ -6,7 +6,7 @@ use serde::{
 };
 
 use super::{
-    object::{self, Many, Object, Read, Take, fill, skip},
+    object::{self, Element, Many, Object, Read, Take, fill, skip},
     write::{Fields, Full, write},
 };
 use crate::eureka::{
@@ -16,7 +16,7 @@ use crate::eureka::{
     scalar::{Scalar, Slot},
 };
 
-/// Reads a batch: `{"replicationList":[...]}`. An item that cannot be done is an error in its place, and answered so.
+/// Reads a batch: `{"replicationList":[...]}`. An item that cannot be done, or is beyond the [limits](Limits), is an error in its place, and answered so.
 pub fn read_replications(
     document: &[u8],
     limits: &Limits,
@@ -30,7 +30,7 @@ pub fn write_replications(items: &[Replication], document: &mut Vec<u8>) {
     write(&List(Field::ReplicationList, items), document);
 }
 
-/// Reads the answer to a batch: `{"responseList":[...]}`.
+/// Reads the answer to a batch: `{"responseList":[...]}`. Of an answer that is beyond the [limits](Limits) only the status is taken.
 pub fn read_replication_responses(document: &[u8], limits: &Limits) -> Result<Vec<ReplicationResponse>, ReadError> {
     let list = object::bare(document, ListDraft::<ResponseDraft>::new(Field::ResponseList), limits)?;
     let answers = list.finish()?.into_iter().enumerate().map(|(number, draft)| {
@@ -61,7 +61,7 @@ impl<O> ListDraft<O> {
     }
 }
 
-impl<O: Object + Default> Object for ListDraft<O> {
+impl<O: Element + Default> Object for ListDraft<O> {
     fn field<'de, A: MapAccess<'de>>(
         &mut self,
         field: Field,
@@ -85,10 +85,14 @@ struct ItemDraft {
     status: Option<Arc<str>>,
     instance: Option<Arc<Instance>>,
     action: Option<Arc<str>>,
+    is_beyond: bool,
 }
 
 impl ItemDraft {
     fn finish(self) -> Result<Replication, InvalidReplication> {
+        if self.is_beyond {
+            return Err(InvalidReplication("it is beyond the limits"));
+        }
         let app_name = self.app_name.ok_or(InvalidReplication("appName is missing"))?;
         let id = self.id.ok_or(InvalidReplication("id is missing"))?;
         let no_status = InvalidReplication("status is none");
@@ -108,6 +112,12 @@ impl ItemDraft {
             _ => return Err(InvalidReplication("action is none")),
         };
         Ok(Replication { app_name, id, last_dirty_timestamp: self.last_dirty_timestamp, action })
+    }
+}
+
+impl Element for ItemDraft {
+    fn reduced(self) -> Self {
+        Self { is_beyond: true, ..Self::default() }
     }
 }
 
@@ -136,6 +146,12 @@ impl Object for ItemDraft {
 struct ResponseDraft {
     status_code: Option<u16>,
     instance: Option<Arc<Instance>>,
+}
+
+impl Element for ResponseDraft {
+    fn reduced(self) -> Self {
+        Self { instance: None, ..self }
+    }
 }
 
 impl Object for ResponseDraft {

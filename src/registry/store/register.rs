@@ -5,7 +5,9 @@ use std::{
 
 use super::{By, Lease, Moment, Override, Refused, Slot, State, Store, mark};
 use crate::{
-    eureka::{Action, ActionType, DataCenterInfo, Instance, InstanceStatus, LeaseInfo, Replication, StatusRules},
+    eureka::{
+        Action, ActionType, DataCenterInfo, Instance, InstanceStatus, LeaseInfo, Metadata, Replication, StatusRules,
+    },
     registry::RegistryPolicy,
 };
 
@@ -63,7 +65,7 @@ impl Store {
         let mut instance = (*slot.instance).clone();
         let done = bounded(&entries, &policy).and_then(|()| {
             instance.metadata = instance.metadata.with(entries);
-            fits(&instance, &policy)?;
+            within(&instance.metadata, &policy)?;
             let lease = Lease::new(now, lease_duration(&instance, &policy));
             self.register_locked(&mut state, instance, lease, by, now, &policy)
         });
@@ -86,7 +88,7 @@ impl Store {
     ) -> Result<(), Refused> {
         let limits = &policy.limits;
         instance.last_dirty_timestamp.get_or_insert(now.0);
-        name_amazon_instance(&mut instance);
+        name_amazon_instance(&mut instance, policy);
         let id: Arc<str> =
             instance.instance_id.clone().filter(|id| **id == *instance.id()).unwrap_or_else(|| instance.id().into());
         let app = Arc::clone(&instance.app);
@@ -165,13 +167,15 @@ fn lease_duration(instance: &Instance, policy: &RegistryPolicy) -> Duration {
     said.filter(|seconds| *seconds > 0).map_or(policy.default_lease, |seconds| Duration::from_secs(seconds.into()))
 }
 
-/// An instance on Amazon has a name there; its own stands for it.
-fn name_amazon_instance(instance: &mut Instance) {
+/// An instance on Amazon has a name there; its own stands for it, unless what it says of Amazon is as much as may be: it would be more than anybody reads.
+fn name_amazon_instance(instance: &mut Instance, policy: &RegistryPolicy) {
     if instance.amazon("instance-id").is_none()
         && let Some(DataCenterInfo::Amazon(metadata)) = &instance.data_center_info
     {
         let named = metadata.with([("instance-id", instance.id())]);
-        instance.data_center_info = Some(DataCenterInfo::Amazon(named));
+        if within(&named, policy).is_ok() {
+            instance.data_center_info = Some(DataCenterInfo::Amazon(named));
+        }
     }
 }
 
@@ -181,12 +185,12 @@ fn bounded(entries: &[(String, String)], policy: &RegistryPolicy) -> Result<(), 
     if entries.iter().any(is_long) { Err(Refused::TextBytes(most)) } else { Ok(()) }
 }
 
-fn fits(instance: &Instance, policy: &RegistryPolicy) -> Result<(), Refused> {
+fn within(metadata: &Metadata, policy: &RegistryPolicy) -> Result<(), Refused> {
     let limits = &policy.limits.document;
-    if instance.metadata.bytes() > limits.metadata_bytes {
+    if metadata.bytes() > limits.metadata_bytes {
         return Err(Refused::MetadataBytes(limits.metadata_bytes));
     }
-    if instance.metadata.len() > limits.metadata_entries {
+    if metadata.len() > limits.metadata_entries {
         return Err(Refused::MetadataEntries(limits.metadata_entries));
     }
     Ok(())
