@@ -493,6 +493,50 @@ async fn nobody_reads_an_empty_list_while_a_registry_is_still_learning() {
 }
 
 #[tokio::test]
+async fn who_leaves_while_a_registry_is_still_learning_does_not_come_back() {
+    let one = |id: &str| {
+        let instance = registration("ORDERS", id, "UP");
+        instance[r#"{"instance":"#.len()..instance.len() - 1].to_owned()
+    };
+    let instances: Vec<_> = ["i1", "i2", "i3", "i4", "i5"].map(one).to_vec();
+    let list = instances.join(",");
+    let list = format!(r#"{{"applications":{{"application":[{{"name":"ORDERS","instance":[{list}]}}]}}}}"#);
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    let mut receiver = Some(receiver);
+    let peer = Server::start(move |seen| match receiver.take_if(|_| seen.path.ends_with("/apps/")) {
+        Some(receiver) => Reply::Push(receiver),
+        None => {
+            let answers = vec![r#"{"statusCode":200}"#; seen.body.matches("appName").count()];
+            Reply::json(format!(r#"{{"responseList":[{}]}}"#, answers.join(",")))
+        }
+    })
+    .await;
+    let at = address();
+    let starting = tokio::spawn(builder(at, &[peer.address], soon()).start());
+    eventually("it learns", || peer.count("GET /apps/") == 1).await;
+    let mut client = Client::connect(at).await;
+    // One of whom nothing is known here yet; one who came and went; one who came back; one of whom a peer tells.
+    assert_eq!(client.delete("/eureka/apps/ORDERS/i1").await.status, 404);
+    for id in ["i2", "i3"] {
+        assert_eq!(client.post("/eureka/apps/ORDERS", &registration("ORDERS", id, "UP")).await.status, 204);
+        assert_eq!(client.delete(&format!("/eureka/apps/ORDERS/{id}")).await.status, 200);
+    }
+    assert_eq!(client.post("/eureka/apps/ORDERS", &registration("ORDERS", "i3", "UP")).await.status, 204);
+    let batch = r#"{"replicationList":[{"appName":"ORDERS","id":"i4","action":"Cancel"}]}"#;
+    assert_eq!(client.post("/eureka/peerreplication/batch/", batch).await.status, 200);
+    sender.send(list).unwrap();
+    drop(sender);
+    let registry = starting.await.unwrap().unwrap();
+    assert_eq!(known(&registry), ["ORDERS/i3 UP UNKNOWN -", "ORDERS/i5 UP UNKNOWN -"]);
+    eventually("the peer is told", || told(&peer).contains(&"Cancel i1".to_owned())).await;
+    assert!(!told(&peer).contains(&"Cancel i4".to_owned()), "{:?}", told(&peer));
+    // Later, who is not here is nobody's business.
+    assert_eq!(client.delete("/eureka/apps/ORDERS/i9").await.status, 404);
+    registry.shutdown().await;
+    assert!(!told(&peer).contains(&"Cancel i9".to_owned()), "{:?}", told(&peer));
+}
+
+#[tokio::test]
 async fn a_start_that_is_given_up_leaves_nothing_behind() {
     let silent = Server::start(|_| Reply::Never).await;
     let at = address();

@@ -200,25 +200,15 @@ impl Peer {
                     Some(_) => self.state().queue.owe_status(key.clone(), now, policy),
                     None => self.push(operation(&key, dirty, Action::Cancel), now, policy),
                 }),
-                Reaction::Take(key, instance) => {
-                    // A heartbeat may have been told twice, and something have happened here meanwhile.
-                    let known = store.instance(&key.0, &key.1, now);
-                    if known.is_some_and(|known| known.last_dirty_timestamp < instance.last_dirty_timestamp) {
-                        self.take(store, &key, instance, now);
-                    }
-                }
-                Reaction::TakeBack(key, instance) => {
-                    let known = store.instance(&key.0, &key.1, now);
-                    if known.is_none_or(|known| known.last_dirty_timestamp < instance.last_dirty_timestamp) {
-                        self.take(store, &key, instance, now);
-                    }
-                }
+                // A heartbeat may have been told twice, and something have happened here meanwhile.
+                Reaction::Take(key, instance) => self.take(store, &key, instance, false, now),
+                Reaction::TakeBack(key, instance) => self.take(store, &key, instance, true, now),
             }
         }
     }
 
-    fn take(&self, store: &Store, key: &Key, instance: Arc<Instance>, now: Moment) {
-        if let Err(reason) = take(store, key, instance, now) {
+    fn take(&self, store: &Store, key: &Key, instance: Arc<Instance>, absent: bool, now: Moment) {
+        if let Err(reason) = take(store, key, instance, absent, now) {
             self.state().failed += 1;
             tracing::warn!(target: "hopvine::registry", peer = %self.url, app = ?key.0, id = ?key.1, reason,
                 "a peer's newer instance is not taken");
@@ -263,15 +253,15 @@ fn operation((app_name, id): &Key, last_dirty_timestamp: Option<u64>, action: Ac
     Replication { app_name: Arc::clone(app_name), id: Arc::clone(id), last_dirty_timestamp, action }
 }
 
-/// Takes an instance that a peer knows better, with its override.
-fn take(store: &Store, (app, id): &Key, instance: Arc<Instance>, now: Moment) -> Result<(), String> {
+/// Takes an instance that a peer knows better, with its override, if it is newer than what is here by now.
+fn take(store: &Store, (app, id): &Key, instance: Arc<Instance>, absent: bool, now: Moment) -> Result<(), String> {
     instance.validate(app).map_err(|invalid| invalid.to_string())?;
     if instance.id() != &**id {
         return Err("it has another id".to_owned());
     }
     let overridden = instance.overridden_status;
-    store.register(Arc::unwrap_or_clone(instance), By::Peer, now).map_err(|refused| refused.to_string())?;
-    if overridden != InstanceStatus::Unknown {
+    let taken = store.take_newer(Arc::unwrap_or_clone(instance), absent, now).map_err(|refused| refused.to_string())?;
+    if taken && overridden != InstanceStatus::Unknown {
         store.set_status(app, id, overridden, None, By::Peer, now).map_err(|refused| refused.to_string())?;
     }
     Ok(())

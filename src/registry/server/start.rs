@@ -66,6 +66,9 @@ impl RegistryBuilder {
         let watches = Watches::new(Arc::clone(&store), clock);
         let asks = !connect.urls.is_empty() || keeper.is_some();
         let opening = if asks { Opening::closed() } else { Opening::open() };
+        if asks {
+            store.begin_to_learn();
+        }
         let (ticks, connections) = (Arc::new(Ticks::default()), TaskTracker::new());
         let desk = Arc::new(Desk {
             store,
@@ -134,6 +137,7 @@ async fn learn(desk: &Desk, connect: &Connect, keeper: Option<&Arc<Keeper>>) {
     if let Some(keeper) = keeper.filter(|_| learned == 0) {
         learned = keeper.restore().await;
     }
+    store.has_learned();
     let wait = store.policy().get().peers.empty_wait;
     desk.opening.open_at(if learned == 0 { clock.now().after(wait) } else { clock.now() });
 }

@@ -16,9 +16,39 @@ impl Store {
     ///
     /// What is kept stays if it changed itself later than what comes; the lease is a new one all the same.
     pub fn register(&self, instance: Instance, by: By, now: Moment) -> Result<(), Refused> {
+        self.register_if(instance, by, now, |_, _| true).map(drop)
+    }
+
+    /// Takes an instance that a peer knows better, if it is newer than what is here by now; one that is not here, only if `absent`. Says whether it was taken.
+    pub(in crate::registry) fn take_newer(
+        &self,
+        instance: Instance,
+        absent: bool,
+        now: Moment,
+    ) -> Result<bool, Refused> {
+        let policy = self.policy.get();
+        self.register_if(instance, By::Peer, now, |state, instance| {
+            let slot = state.slot(&instance.app, instance.id()).filter(|slot| !self.reads_as_gone(slot, now, &policy));
+            slot.map_or(absent, |slot| slot.instance.last_dirty_timestamp < instance.last_dirty_timestamp)
+        })
+    }
+
+    /// Registers an instance, if it may be as things stand. Says whether it might.
+    pub(super) fn register_if(
+        &self,
+        instance: Instance,
+        by: By,
+        now: Moment,
+        may: impl FnOnce(&State, &Instance) -> bool,
+    ) -> Result<bool, Refused> {
         let policy = self.policy.get();
         let lease = Lease::new(now, lease_duration(&instance, &policy));
-        let registered = self.register_locked(&mut self.write(), instance, lease, by, now, &policy);
+        let mut state = self.write();
+        if !may(&state, &instance) {
+            return Ok(false);
+        }
+        let registered = self.register_locked(&mut state, instance, lease, by, now, &policy);
+        drop(state);
         match registered {
             Ok(()) => {
                 self.counters.registrations.add();
@@ -26,16 +56,17 @@ impl Store {
             }
             Err(refused) => self.counters.refused(refused),
         }
-        registered
+        registered.map(|()| true)
     }
 
-    /// Takes an instance that was here before a restart, with a whole new lease; one that has registered again already stays. Peers are not told.
+    /// Takes an instance that was here before a restart, with a whole new lease; one that has registered again already stays, and one that has left again is not taken.
+    /// Peers are not told.
     ///
     /// Until it is heard of, no heartbeats are expected of it: if those who live send theirs, self-preservation does not keep those who died meanwhile.
     pub fn restore(&self, instance: Instance, now: Moment) -> Result<(), Refused> {
         let policy = self.policy.get();
         let mut state = self.write();
-        if state.slot(&instance.app, instance.id()).is_some() {
+        if state.slot(&instance.app, instance.id()).is_some() || state.has_departed(&instance) {
             return Ok(());
         }
         let lease = Lease::new(now, lease_duration(&instance, &policy)).restored();
@@ -131,6 +162,7 @@ impl Store {
         let slot = Slot::new(Arc::clone(&instance), lease, overridden);
         self.put(state, &app, &id, slot);
         state.remember(&app, &id, now, limits.changes);
+        state.returns(&app, &id);
         self.changed();
         self.forward(by, || Replication {
             app_name: app,
@@ -194,4 +226,26 @@ fn within(metadata: &Metadata, policy: &RegistryPolicy) -> Result<(), Refused> {
         return Err(Refused::MetadataEntries(limits.metadata_entries));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_left_meanwhile_is_not_brought_back_by_a_peer_that_knew_better() {
+        let store = Store::new(RegistryPolicy::default(), Moment(0)).unwrap();
+        let instance = |dirty| Instance {
+            instance_id: Some("i1".into()),
+            app: "A".into(),
+            last_dirty_timestamp: Some(dirty),
+            ..Instance::default()
+        };
+        assert_eq!(store.take_newer(instance(2), false, Moment(1)), Ok(false));
+        assert!(!store.has("A", "i1"));
+        assert_eq!(store.take_newer(instance(2), true, Moment(1)), Ok(true));
+        for (dirty, is_taken) in [(1, false), (2, false), (3, true)] {
+            assert_eq!(store.take_newer(instance(dirty), true, Moment(2)), Ok(is_taken), "{dirty}");
+        }
+    }
 }
