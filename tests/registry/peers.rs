@@ -472,7 +472,8 @@ async fn nobody_reads_an_empty_list_while_a_registry_is_still_learning() {
     for path in ["/eureka/apps", "/eureka/apps/delta", "/eureka/apps/ORDERS", "/eureka/vips/orders"] {
         assert_eq!(client.get(path).await.status, 403, "{path}");
     }
-    assert_eq!(client.get("/hopvine/v1/watch").await.status, 503);
+    let watch = client.get("/hopvine/v1/watch").await;
+    assert_eq!((watch.status, watch.header("retry-after")), (503, Some("1")));
     // Who is there is told at once, and so is known when the lists open.
     assert_eq!(client.post("/eureka/apps/ORDERS", &registration("ORDERS", "i1", "UP")).await.status, 204);
     assert_eq!(client.get("/eureka/apps/ORDERS/i1").await.status, 200);
@@ -624,6 +625,48 @@ async fn a_peer_that_answers_badly_costs_nothing_but_its_queue() {
 }
 
 #[tokio::test]
+async fn a_departure_is_not_lost_by_a_peer_that_answers_with_errors_for_a_while() {
+    for status in [500, 502, 429, 401, 403] {
+        let peer =
+            Server::start(move |seen| Reply::status(if seen.path.ends_with("/apps/") { 404 } else { status })).await;
+        let registry = builder(LOCAL, &[peer.address], soon()).start().await.unwrap();
+        register(&registry, "ORDERS", "i1", 1);
+        eventually("not taken", || view(&registry)[0].failing_for.is_some()).await;
+        registry.store().cancel("ORDERS", "i1", By::Client, registry.now());
+        let tries = peer.seen().len();
+        eventually("not taken either", || peer.seen().len() > tries + 1).await;
+        peer.script(|seen| {
+            let answers = vec![r#"{"statusCode":200}"#; seen.body.matches("appName").count()];
+            Reply::json(format!(r#"{{"responseList":[{}]}}"#, answers.join(",")))
+        });
+        let is_told = || told(&peer).last().is_some_and(|last| last == "Cancel i1");
+        eventually("told after all", || is_told() && view(&registry)[0].owed == 0).await;
+        registry.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_longer_than_a_batch_may_be_is_read_and_the_batch_not_repeated() {
+    let answer = |status: u16| format!(r#"{{"statusCode":{status},"x":"{}"}}"#, "x".repeat(8000));
+    let peer = Server::start(move |seen| {
+        let answers = vec![answer(200); seen.body.matches("appName").count()];
+        Reply::json(format!(r#"{{"responseList":[{}]}}"#, answers.join(",")))
+    })
+    .await;
+    let mut policy = soon();
+    policy.limits.batch_bytes = 4096;
+    let registry = builder(LOCAL, &[peer.address], policy).start().await.unwrap();
+    for number in 0..20 {
+        register(&registry, "ORDERS", &format!("i{number}"), 1);
+    }
+    eventually("told", || view(&registry)[0].sent == 20).await;
+    assert_eq!(told(&peer).len(), 20, "each once");
+    let batches = peer.seen().into_iter().filter(|seen| seen.path.contains("peerreplication"));
+    assert!(batches.into_iter().all(|seen| seen.body.len() <= 4096));
+    registry.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_peers_credentials_go_to_it_alone_and_are_shown_nowhere() {
     let b = Registry::builder().policy(soon()).bind(LOCAL).credential("ann", "client").peer_credential("bob", "s3cret");
     let b = b.start().await.unwrap();
@@ -643,7 +686,7 @@ async fn a_peers_credentials_go_to_it_alone_and_are_shown_nowhere() {
 
     let stranger = with("bob:wrong").await.unwrap();
     register(&stranger, "ORDERS", "i2", 1);
-    eventually("refused", || view(&stranger)[0].failed == 1).await;
+    eventually("refused", || view(&stranger)[0].error.is_some() && view(&stranger)[0].owed == 1).await;
     let refused = view(&stranger).remove(0);
     assert!(refused.error.as_ref().unwrap().contains("401"), "{refused:?}");
     for registry in [a, b, stranger] {

@@ -30,6 +30,32 @@ pub fn write_replications(items: &[Replication], document: &mut Vec<u8>) {
     write(&List(Field::ReplicationList, items), document);
 }
 
+/// Writes a batch of as many operations as fit into so many bytes, but at least of one. Says how many these are.
+#[cfg(feature = "registry")]
+pub(crate) fn write_replications_within(
+    items: impl IntoIterator<Item = Replication>,
+    most: usize,
+    document: &mut Vec<u8>,
+) -> usize {
+    const CLOSE: &[u8] = b"]}";
+    document.extend_from_slice(format!("{{\"{}\":[", Field::ReplicationList.as_str()).as_bytes());
+    let mut written = 0;
+    for item in items {
+        let end = document.len();
+        if written > 0 {
+            document.push(b',');
+        }
+        write(&Item(&item), document);
+        if written > 0 && document.len() + CLOSE.len() > most {
+            document.truncate(end);
+            break;
+        }
+        written += 1;
+    }
+    document.extend_from_slice(CLOSE);
+    written
+}
+
 /// Reads the answer to a batch: `{"responseList":[...]}`. Of an answer that is beyond the [limits](Limits) only the status is taken.
 pub fn read_replication_responses(document: &[u8], limits: &Limits) -> Result<Vec<ReplicationResponse>, ReadError> {
     let list = object::bare(document, ListDraft::<ResponseDraft>::new(Field::ResponseList), limits)?;
@@ -231,5 +257,31 @@ impl Serialize for Item<'_, ReplicationResponse> {
         fields.put(Field::StatusCode, &self.0.status_code)?;
         fields.put_some(Field::ResponseEntity, self.0.instance.as_deref().map(Full))?;
         fields.0.end()
+    }
+}
+
+#[cfg(all(test, feature = "registry"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_as_long_as_it_may_be_and_not_longer() {
+        let item = |id: usize| Replication {
+            app_name: "A".into(),
+            id: id.to_string().into(),
+            last_dirty_timestamp: None,
+            action: Action::Cancel,
+        };
+        let all: Vec<_> = (0..10).map(item).collect();
+        for most in [0, 50, 100, 200, 300, 10_000] {
+            let (mut within, mut as_many) = (Vec::new(), Vec::new());
+            let written = write_replications_within(all.iter().cloned(), most, &mut within);
+            write_replications(&all[..written], &mut as_many);
+            assert_eq!(within, as_many);
+            assert!(written == 1 || within.len() <= most, "{most}");
+            let mut longer = Vec::new();
+            write_replications(&all[..(written + 1).min(10)], &mut longer);
+            assert!(written == 10 || longer.len() > most, "{most}");
+        }
     }
 }

@@ -17,7 +17,8 @@
 //!   heartbeats.
 //! - A departure, an override or its end, and a change of metadata show nowhere in heartbeats. With a Java sender they are lost for good; here they are debts of
 //!   the queue, and told as soon as the peer answers, as things stand by then.
-//! - What a peer refuses with a whole batch is gone, as with Java senders: it would refuse it again.
+//! - What a peer does not take for now (5xx, 429, 401, 403) is a debt too. What it refuses with a whole batch (400, 404, 413) is gone, as with Java senders: it
+//!   would refuse it again.
 
 mod copy;
 mod own;
@@ -94,7 +95,6 @@ impl Peers {
             let transport = ServersPolicy {
                 connect_timeout: now.peers.connect_timeout,
                 request_timeout: now.peers.request_timeout,
-                max_bytes: now.limits.batch_bytes,
                 ..ServersPolicy::default()
             };
             let transport = Transport::new(&connect.servers(vec![url.clone()], transport))?;

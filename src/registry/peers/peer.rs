@@ -19,9 +19,6 @@ use crate::{
     registry::{By, Clock, Moment, RegistryPolicy, Store},
 };
 
-/// Bytes of an answer above which it is read on a thread of its own kind.
-const LARGE: usize = 16 * 1024;
-
 /// What is told to one other registry, and how that goes.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -122,15 +119,14 @@ impl Peer {
         if items.is_empty() {
             return true;
         }
-        let body = loop {
-            let body = batch(&items);
-            if body.len() <= policy.limits.batch_bytes || items.len() == 1 {
-                break body;
-            }
-            // More than a peer with our limits takes.
-            let rest = items.split_off(items.len() / 2);
+        let mut body = Vec::new();
+        // More than that a peer with our limits does not take.
+        let most = policy.limits.batch_bytes;
+        let fitting = json::write_replications_within(items.iter().map(Item::on_the_wire), most, &mut body);
+        let rest = items.split_off(fitting);
+        if !rest.is_empty() {
             self.state().queue.put_back(rest, clock.now(), policy);
-        };
+        }
         let verdict = self.exchange(body, items.len(), policy).await;
         let now = clock.now();
         let (first, error) = match verdict {
@@ -147,6 +143,12 @@ impl Peer {
                 self.state().failed += items.len() as u64;
                 return false;
             }
+            Verdict::Denied(error) => {
+                backoff.failed(now, policy.peers.busy_wait, policy.peers.max_retry_wait, fastrand::f64());
+                self.failing(now, error);
+                self.state().queue.owe_all(items, now, policy);
+                return false;
+            }
             Verdict::Busy(error) => (policy.peers.busy_wait, error),
             Verdict::Broken(error) => (policy.peers.retry_wait, error),
         };
@@ -160,6 +162,8 @@ impl Peer {
         let mut ask = Ask::new(Method::POST, "peerreplication/batch/");
         ask.headers = self.headers.clone();
         ask.body = Some(Bytes::from(body));
+        // Of each operation it may be a whole instance.
+        ask.max_bytes = Some(policy.peers.sync_bytes);
 
         let end = Instant::now() + policy.peers.request_timeout;
         let answer = match timeout_at(end, self.transport.exchange(0, &ask)).await {
@@ -168,16 +172,8 @@ impl Peer {
             Err(_) => return Verdict::Busy("no answer in time".to_owned()),
         };
         let (status, limits) = (answer.status, policy.limits.document.clone());
-        let is_large = answer.wire_bytes() > LARGE;
-        let read = move || match answer.body() {
-            Ok(body) => verdict(status, &body, count, &limits),
-            Err(error) => Verdict::Broken(error),
-        };
-        if !is_large {
-            return read();
-        }
-        let reading = tokio::task::spawn_blocking(read).await;
-        reading.unwrap_or_else(|_| Verdict::Broken("reading the answer was cut short".to_owned()))
+        let read = answer.read(move |body| Ok(verdict(status, body, count, &limits)));
+        read.await.unwrap_or_else(Verdict::Broken)
     }
 
     /// Does what a batch's answers ask for.
@@ -240,13 +236,6 @@ impl Peer {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn batch(items: &[Item]) -> Vec<u8> {
-    let operations: Vec<Replication> = items.iter().map(Item::on_the_wire).collect();
-    let mut body = Vec::new();
-    json::write_replications(&operations, &mut body);
-    body
 }
 
 fn operation((app_name, id): &Key, last_dirty_timestamp: Option<u64>, action: Action) -> Replication {
