@@ -30,7 +30,7 @@ mod queue;
 mod reaction;
 
 pub(super) use copy::{copy, valid};
-pub(super) use own::others;
+pub(super) use own::{distinct, own};
 pub use policy::PeerPolicy;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -104,6 +104,13 @@ impl Peers {
         Ok(Self { all, policy: policy.clone(), clock })
     }
 
+    /// Leaves out those that are this registry itself.
+    pub(super) fn leave_out(&self, own: &[bool]) {
+        for (peer, _) in self.all.iter().zip(own).filter(|(_, is_own)| **is_own) {
+            peer.leave_out();
+        }
+    }
+
     /// Sends to each on its own, until told to close.
     pub(super) fn start(
         &self,
@@ -112,14 +119,14 @@ impl Peers {
         closing: &CancellationToken,
         ended: &CancellationToken,
     ) {
-        for peer in &self.all {
+        for peer in self.all.iter().filter(|peer| !peer.is_left_out()) {
             let task = Arc::clone(peer).run(Arc::clone(store), self.clock, closing.clone());
             tasks.spawn(ended.clone().run_until_cancelled_owned(task));
         }
     }
 
     pub(super) fn views(&self) -> Vec<PeerView> {
-        self.all.iter().map(|peer| peer.view(self.clock.now())).collect()
+        self.all.iter().filter(|peer| !peer.is_left_out()).map(|peer| peer.view(self.clock.now())).collect()
     }
 }
 

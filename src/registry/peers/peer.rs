@@ -35,6 +35,8 @@ struct State {
     health: Health,
     sent: u64,
     failed: u64,
+    /// It is this registry itself.
+    is_left_out: bool,
 }
 
 #[derive(Debug, Default)]
@@ -60,9 +62,19 @@ impl Peer {
 
     /// Puts an operation in line. Called with the store's lock held, so that nothing here may take that lock while it holds this one.
     pub(super) fn push(&self, operation: Replication, now: Moment, policy: &RegistryPolicy) {
-        if self.state().queue.push(operation, now, policy) {
+        let mut state = self.state();
+        if !state.is_left_out && state.queue.push(operation, now, policy) {
             self.wake.notify_one();
         }
+    }
+
+    /// It is told nothing, and never was.
+    pub(super) fn leave_out(&self) {
+        *self.state() = State { is_left_out: true, ..State::default() };
+    }
+
+    pub(super) fn is_left_out(&self) -> bool {
+        self.state().is_left_out
     }
 
     pub(super) fn view(&self, now: Moment) -> PeerView {

@@ -48,8 +48,8 @@ impl RegistryBuilder {
 
         let clock = Clock::start();
         let store = Arc::new(Store::new(policy, clock.now()).map_err(StartError::Policy)?);
-        let connect = Connect {
-            urls: peers::others(urls, my_url.as_ref(), address).await,
+        let mut connect = Connect {
+            urls: peers::distinct(urls, my_url.as_ref()),
             #[cfg(feature = "tls")]
             tls: self.peer_tls,
         };
@@ -102,7 +102,6 @@ impl RegistryBuilder {
         background.spawn(ended.clone().run_until_cancelled_owned(watching));
         background.spawn(ended.clone().run_until_cancelled_owned(upkeep(Arc::clone(&desk), ticks)));
         background.spawn(ended.clone().run_until_cancelled_owned(listener.run()));
-        desk.peers.start(&last, &desk.store, &closing, &ended);
         self.monitor.register(&desk.name, &desk);
         let handle = RegistryHandle {
             monitor: self.monitor,
@@ -114,6 +113,11 @@ impl RegistryBuilder {
             ended: ended.clone().drop_guard(),
         };
         // From here on, dropping this drops the handle, which stops everything.
+        let own = peers::own(&connect.urls, address).await;
+        handle.desk.peers.leave_out(&own);
+        let mut own = own.into_iter();
+        connect.urls.retain(|_| own.next() == Some(false));
+        handle.desk.peers.start(&handle.last, &handle.desk.store, &closing, &ended);
         if asks {
             learn(&handle.desk, &connect, keeper.as_ref()).await;
         }
@@ -139,7 +143,8 @@ async fn learn(desk: &Desk, connect: &Connect, keeper: Option<&Arc<Keeper>>) {
     }
     store.has_learned();
     let wait = store.policy().get().peers.empty_wait;
-    desk.opening.open_at(if learned == 0 { clock.now().after(wait) } else { clock.now() });
+    let asked_in_vain = learned == 0 && (!connect.urls.is_empty() || keeper.is_some());
+    desk.opening.open_at(if asked_in_vain { clock.now().after(wait) } else { clock.now() });
 }
 
 /// Lets time pass in the store.
