@@ -461,13 +461,13 @@ async fn nobody_reads_an_empty_list_while_a_registry_is_still_learning() {
     let silent = Server::start(|_| Reply::Never).await;
     let (at, before) = (address(), Instant::now());
     let policy = with(|peers| {
-        peers.sync_timeout = 500 * MILLI;
+        peers.sync_timeout = 2000 * MILLI;
         peers.sync_retries = 1;
         peers.sync_retry_wait = 10 * MILLI;
-        peers.empty_wait = 300 * MILLI;
+        peers.empty_wait = 1000 * MILLI;
     });
     let starting = tokio::spawn(builder(at, &[silent.address], policy).start());
-    eventually("it is asked", || silent.count("GET /apps/") == 1).await;
+    eventually("it is asked", || silent.count("GET /apps/") > 0).await;
     let mut client = Client::connect(at).await;
     for path in ["/eureka/apps", "/eureka/apps/delta", "/eureka/apps/ORDERS", "/eureka/vips/orders"] {
         assert_eq!(client.get(path).await.status, 403, "{path}");
@@ -479,17 +479,17 @@ async fn nobody_reads_an_empty_list_while_a_registry_is_still_learning() {
     assert_eq!(client.get("/eureka/apps/ORDERS/i1").await.status, 200);
 
     let registry = starting.await.unwrap().unwrap();
-    assert!(before.elapsed() >= 1000 * MILLI, "both tries were waited for: {:?}", before.elapsed());
+    assert!(before.elapsed() >= 4000 * MILLI, "both tries were waited for: {:?}", before.elapsed());
     assert_eq!(silent.count("GET /apps/"), 2);
     // It learned nothing.
     let refused = client.get("/eureka/apps").await.status;
-    assert!(refused == 403 || before.elapsed() > 1300 * MILLI, "{refused}");
+    assert!(refused == 403 || before.elapsed() > 5000 * MILLI, "{refused}");
     let mut status = refused;
-    while status == 403 && before.elapsed() < 10_000 * MILLI {
+    while status == 403 && before.elapsed() < 20_000 * MILLI {
         status = client.get("/eureka/apps").await.status;
     }
     assert_eq!(status, 200);
-    assert!(before.elapsed() >= 1300 * MILLI);
+    assert!(before.elapsed() >= 5000 * MILLI);
     registry.shutdown().await;
 }
 

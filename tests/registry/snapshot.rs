@@ -114,10 +114,11 @@ async fn a_registry_that_restarts_again_and_again_does_not_keep_the_dead_for_eve
 
     // Those who were heard of are not taken out with them.
     let path = left(folder.path()).await;
-    let mut short = policy();
-    short.snapshot.max_age = Duration::from_secs(2);
-    let registry = Registry::builder().policy(short).bind(LOCAL).snapshot(&path).start().await.unwrap();
+    let registry = start(&path).await;
     assert_eq!(known(&registry).len(), 2);
+    let mut short = policy();
+    short.snapshot.max_age = MILLI;
+    registry.store().policy().set(short).unwrap();
     let mut client = Client::connect(registry.local_addr()).await;
     let written = || view(&registry).age.is_some() && !fs::read_to_string(&path).unwrap().contains("\"i2\"");
     eventually("the silent one is left out", || {
