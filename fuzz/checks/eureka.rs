@@ -14,7 +14,7 @@ const FEW: Limits = Limits { text_bytes: 64, metadata_bytes: 96, metadata_entrie
 /// A document of Eureka in JSON, whichever it is.
 pub fn eureka_json(data: &[u8]) {
     let document: Option<Value> = serde_json::from_slice(data).ok();
-    let one = read(data, json::read_instance, |instance, written| json::write_instance(instance, written), same);
+    let one = read(data, json::read_instance, json::write_instance, same);
     let application =
         read(data, json::read_application, |one, written| json::write_application(one, Form::Full, written), are_of);
     let all = read(
@@ -43,7 +43,7 @@ pub fn eureka_json(data: &[u8]) {
 
 /// A document of Eureka in XML, whichever it is.
 pub fn eureka_xml(data: &[u8]) {
-    let one = read(data, xml::read_instance, |instance, written| xml::write_instance(instance, written), same);
+    let one = read(data, xml::read_instance, xml::write_instance, same);
     let application =
         read(data, xml::read_application, |one, written| xml::write_application(one, Form::Full, written), are_of);
     let all = read(

@@ -231,11 +231,11 @@ fn gone(id: &str) -> [(&str, &str); 2] {
 #[test]
 fn one_instance_beyond_the_limits_does_not_cost_a_client_the_others() {
     let long = "x".repeat(9000);
-    let (id, other) = (format!("{long}1"), format!("{long}2"));
+    let (id, id_2) = (format!("{long}1"), format!("{long}2"));
     let good: &[_] = &[("instanceId", "i1"), ("hostName", "host1"), ("status", "UP")];
     let bad: &[_] = &[("instanceId", "i2"), ("hostName", "host2"), ("status", "DOWN"), ("homePageUrl", &*long)];
-    let (worse, worst): (&[_], &[_]) = (&[("instanceId", &*id)], &[("instanceId", &*other)]);
-    for (format, list) in lists("ORDERS", "DOWN_1_UP_3_", &[good, bad, worse, worst]).into_iter().enumerate() {
+    let (nameless, other): (&[_], &[_]) = (&[("instanceId", &*id)], &[("instanceId", &*id_2)]);
+    for (format, list) in lists("ORDERS", "DOWN_1_UP_3_", &[good, bad, nameless, other]).into_iter().enumerate() {
         let mut copy = Applications::default();
         assert!(copy.apply(&list), "the hash is that of all");
         let can_be_called = |instance: &Instance| instance.endpoint(&EndpointSettings::default()).is_ok();
@@ -244,7 +244,7 @@ fn one_instance_beyond_the_limits_does_not_cost_a_client_the_others() {
         let long = copy.instances().nth(2).unwrap().id().len();
         assert_eq!(long, Limits::default().text_bytes);
         // And they leave by their names.
-        let delta = lists("ORDERS", "UP_1_", &[&gone("i2"), &gone(&id), &gone(&other)]);
+        let delta = lists("ORDERS", "UP_1_", &[&gone("i2"), &gone(&id), &gone(&id_2)]);
         assert!(copy.apply(&delta[format]));
         assert_eq!(copy.instances().count(), 1);
     }

@@ -504,14 +504,14 @@ async fn who_leaves_while_a_registry_is_still_learning_does_not_come_back() {
     let list = format!(r#"{{"applications":{{"application":[{{"name":"ORDERS","instance":[{list}]}}]}}}}"#);
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
     let mut receiver = Some(receiver);
-    let peer = Server::start(move |seen| match receiver.take_if(|_| seen.path.ends_with("/apps/")) {
-        Some(receiver) => Reply::Push(receiver),
-        None => {
-            let answers = vec![r#"{"statusCode":200}"#; seen.body.matches("appName").count()];
-            Reply::json(format!(r#"{{"responseList":[{}]}}"#, answers.join(",")))
+    let peer = Server::start(move |seen| {
+        if let Some(receiver) = receiver.take_if(|_| seen.path.ends_with("/apps/")) {
+            return Reply::Push(receiver);
         }
-    })
-    .await;
+        let answers = vec![r#"{"statusCode":200}"#; seen.body.matches("appName").count()];
+        Reply::json(format!(r#"{{"responseList":[{}]}}"#, answers.join(",")))
+    });
+    let peer = peer.await;
     let at = address();
     let starting = tokio::spawn(builder(at, &[peer.address], soon()).start());
     eventually("it learns", || peer.count("GET /apps/") == 1).await;

@@ -117,7 +117,7 @@ async fn each_operation_is_told_as_a_java_server_tells_it() {
 #[tokio::test]
 async fn many_operations_travel_together_and_only_the_newest_of_a_kind() {
     // All of a burst must come before it is told, however busy the machine is.
-    let peers = PeerPolicy { batch_wait: Duration::from_secs(2), ..PeerPolicy::default() };
+    let peers = PeerPolicy { batch_wait: Duration::from_secs(1), ..PeerPolicy::default() };
     play_with("peer-burst", RegistryPolicy { peers, ..fresh() }).await;
 }
 
@@ -217,7 +217,7 @@ async fn a_peer_that_hangs_up_is_not_hammered() {
     let url = format!("http://{}/eureka/", listener.local_addr().unwrap());
     let peers = PeerPolicy {
         retry_wait: Duration::from_millis(50),
-        max_retry_wait: Duration::from_millis(400),
+        max_retry_wait: Duration::from_millis(200),
         ..PeerPolicy::default()
     };
     let policy = RegistryPolicy { peers, ..fresh() };
@@ -237,5 +237,6 @@ async fn a_peer_that_hangs_up_is_not_hammered() {
     }
     // Each try is on two connections at most, so that these are four: after 50, 100 and 200 ms, a quarter less by chance.
     assert!(began.elapsed() >= Duration::from_millis(260), "{:?}", began.elapsed());
+    drop(listener);
     registry.shutdown().await;
 }

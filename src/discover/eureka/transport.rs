@@ -233,7 +233,7 @@ async fn read(response: Response<ClientBody>, max_bytes: usize) -> Result<Answer
         let frame = frame.map_err(|error| causes(&error))?;
         if let Ok(data) = frame.into_data() {
             if whole.len() + data.len() > max_bytes {
-                return Err(format!("longer than {} bytes", max_bytes));
+                return Err(format!("longer than {max_bytes} bytes"));
             }
             whole.extend_from_slice(&data);
         }

@@ -55,11 +55,7 @@ impl RegistryBuilder {
         };
         let peers = Arc::new(Peers::new(&connect, address, store.policy(), clock).map_err(StartError::Policy)?);
         let told = (!connect.urls.is_empty()).then(|| Arc::clone(&peers) as Arc<dyn ReplicationSink>);
-        match (told, self.sink) {
-            (Some(sink), None) | (None, Some(sink)) => store.replicate_to(sink),
-            (Some(peers), Some(sink)) => store.replicate_to(Arc::new(Sinks(vec![peers, sink]))),
-            (None, None) => {}
-        }
+        tell(&store, told, self.sink);
         let keeper = self.snapshot.map(|path| Keeper::new(path, &store, clock));
 
         let documents = Arc::new(Documents::new(Arc::clone(&store), clock));
@@ -113,10 +109,7 @@ impl RegistryBuilder {
             ended: ended.clone().drop_guard(),
         };
         // From here on, dropping this drops the handle, which stops everything.
-        let own = peers::own(&connect.urls, address).await;
-        handle.desk.peers.leave_out(&own);
-        let mut own = own.into_iter();
-        connect.urls.retain(|_| own.next() == Some(false));
+        leave_out_own(&handle.desk, &mut connect).await;
         handle.desk.peers.start(&handle.last, &handle.desk.store, &closing, &ended);
         if asks {
             learn(&handle.desk, &connect, keeper.as_ref()).await;
@@ -126,6 +119,23 @@ impl RegistryBuilder {
         }
         Ok(handle)
     }
+}
+
+/// Tells them what clients do.
+fn tell(store: &Store, peers: Option<Arc<dyn ReplicationSink>>, sink: Option<Arc<dyn ReplicationSink>>) {
+    match (peers, sink) {
+        (Some(sink), None) | (None, Some(sink)) => store.replicate_to(sink),
+        (Some(peers), Some(sink)) => store.replicate_to(Arc::new(Sinks(vec![peers, sink]))),
+        (None, None) => {}
+    }
+}
+
+/// Leaves out of the peers those that are this registry itself. What happens meanwhile waits to be told.
+async fn leave_out_own(desk: &Desk, connect: &mut Connect) {
+    let own = peers::own(&connect.urls, desk.address).await;
+    desk.peers.leave_out(&own);
+    let mut own = own.into_iter();
+    connect.urls.retain(|_| own.next() == Some(false));
 }
 
 /// Takes over what peers know, or else what the snapshot does, and opens the lists.
