@@ -113,7 +113,7 @@ pub(crate) async fn register(server: SocketAddr, numbers: Range<usize>, time: u6
 /// How many the registry lists; the hash it tells must be theirs.
 pub(crate) async fn registered(server: SocketAddr) -> Result<usize, Failed> {
     // A rendering may be a moment old.
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    tokio::time::sleep_until(tokio::time::Instant::now() + Duration::from_millis(150)).await;
     let mut connection = connect(server).await?;
     let request = Request::get("/eureka/apps").header("host", "eureka").header("accept", "application/json");
     let response = connection.send_request(request.body(Full::default())?).await?;

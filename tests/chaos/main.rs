@@ -27,9 +27,9 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-fn trial<F: Future<Output = Outcome>>(name: &str, run: fn() -> F) -> Trial
+fn trial<F>(name: &str, run: fn() -> F) -> Trial
 where
-    F: 'static,
+    F: Future<Output = Outcome> + 'static,
 {
     Trial::test(name, move || tokio::runtime::Runtime::new()?.block_on(run()))
 }
