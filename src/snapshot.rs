@@ -55,7 +55,8 @@ pub(crate) fn load(path: &Path, max_age: Duration, max_bytes: usize, limits: &Li
         io::ErrorKind::NotFound => NotLoaded::Missing,
         _ => NotLoaded::Unreadable(error),
     })?;
-    match read(file, max_bytes, limits) {
+    let whole = bytes(file, max_bytes).map_err(NotLoaded::Unreadable)?;
+    match read(&whole, max_bytes, limits) {
         Ok(loaded) if loaded.age > max_age => Err(NotLoaded::Old(loaded.age)),
         Ok(loaded) => Ok(loaded),
         Err(reason) => {
@@ -65,12 +66,22 @@ pub(crate) fn load(path: &Path, max_age: Duration, max_bytes: usize, limits: &Li
     }
 }
 
-fn read(file: File, max_bytes: usize, limits: &Limits) -> Result<Loaded, String> {
+/// The most that is read: the head is short; one byte more than may be shows whether there is more.
+fn most(max_bytes: usize) -> u64 {
+    max_bytes as u64 + 256
+}
+
+fn bytes(file: File, max_bytes: usize) -> io::Result<Vec<u8>> {
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
     let mut whole = Vec::new();
-    // The head is short; one byte more than may be shows whether there is more.
-    let most = max_bytes as u64 + 256;
-    file.take(most + 1).read_to_end(&mut whole).map_err(|error| error.to_string())?;
-    if whole.len() as u64 > most {
+    file.take(most(max_bytes) + 1).read_to_end(&mut whole)?;
+    Ok(whole)
+}
+
+fn read(whole: &[u8], max_bytes: usize, limits: &Limits) -> Result<Loaded, String> {
+    if whole.len() as u64 > most(max_bytes) {
         return Err(format!("longer than {max_bytes} bytes"));
     }
     let end = whole.iter().position(|byte| *byte == b'\n').ok_or("it has no head")?;

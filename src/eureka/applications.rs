@@ -24,6 +24,12 @@ impl Application {
         }
         Self { name, instances }
     }
+
+    /// What is taken of one whose name is beyond the limits.
+    pub(super) fn reduced(self) -> Self {
+        let instances = self.instances.into_iter().map(|instance| Arc::new(Arc::unwrap_or_clone(instance).reduced()));
+        Self { name: self.name, instances: instances.collect() }
+    }
 }
 
 /// A registry's content, or what changed in it: the two have one shape.

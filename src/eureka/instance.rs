@@ -105,6 +105,12 @@ impl Instance {
         given.or_else(|| self.amazon("instance-id").filter(|id| !id.is_empty())).unwrap_or(&self.host_name)
     }
 
+    /// What is taken of one that is beyond the limits: what the hash and its leaving go by, and nothing by which it could be called.
+    pub(super) fn reduced(self) -> Self {
+        let id = Some(self.id()).filter(|id| !id.is_empty()).map(Arc::from);
+        Self { instance_id: id, app: self.app, status: self.status, action_type: self.action_type, ..Self::default() }
+    }
+
     /// What Amazon says of it under this name, if it runs there.
     pub fn amazon(&self, name: &str) -> Option<&str> {
         match &self.data_center_info {

@@ -9,10 +9,17 @@ use serde::{Deserialize, Serialize};
 /// | `text_bytes` | 8 KiB | bytes of one text: a name, an address, a text of the metadata |
 /// | `metadata_bytes` | 64 KiB | bytes of all names and texts of one instance's metadata |
 /// | `metadata_entries` | 256 | texts in one instance's metadata |
-/// | `instances` | 100 000 | instances, applications or replicated actions in one document |
+/// | `instances` | 100 000 | instances or replicated actions in one document; and as many applications |
 /// | `nesting` | 32 | objects, arrays and elements within each other, those that are skipped included; above 100 changes nothing |
 ///
 /// Bytes of the whole document are the caller's to bound.
+///
+/// # Lists
+///
+/// What one registers must not cost the others. A document that is too deep or has too many instances is refused; but an instance in a list whose texts or metadata are
+/// beyond the limits is taken for no more than a name: its id, application, status and action. So it counts in the [hash](super::StatusCounts), and a delta tells when it
+/// leaves, while nobody can call it: it has no host. A text of these that is too long itself is a shorter one, of its beginning and a checksum. In a batch between
+/// servers, such an item is an error in its place. A registration is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -22,7 +29,7 @@ pub struct Limits {
     pub metadata_bytes: usize,
     /// Texts in one instance's metadata.
     pub metadata_entries: usize,
-    /// Instances in one document.
+    /// Instances in one document, and applications.
     pub instances: usize,
     /// Objects within objects.
     pub nesting: usize,

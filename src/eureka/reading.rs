@@ -2,6 +2,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
     fmt::{self, Write as _},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
 };
 
@@ -16,7 +17,13 @@ pub(super) struct Reading<'l> {
     pub(super) limits: &'l Limits,
     path: RefCell<Vec<Step>>,
     texts: RefCell<HashSet<Arc<str>>>,
+    applications: Cell<usize>,
     instances: Cell<usize>,
+    /// What is beyond the limits where the reader is: the first of it.
+    beyond: RefCell<Option<ReadError>>,
+    /// How many elements of lists were reduced, and why the first was.
+    reduced: Cell<usize>,
+    first_reduced: RefCell<Option<ReadError>>,
 }
 
 /// One step of the path.
@@ -30,7 +37,16 @@ pub(super) enum Step {
 
 impl<'l> Reading<'l> {
     pub(super) fn new(limits: &'l Limits) -> Self {
-        Self { limits, path: RefCell::default(), texts: RefCell::default(), instances: Cell::new(0) }
+        Self {
+            limits,
+            path: RefCell::default(),
+            texts: RefCell::default(),
+            applications: Cell::new(0),
+            instances: Cell::new(0),
+            beyond: RefCell::default(),
+            reduced: Cell::new(0),
+            first_reduced: RefCell::default(),
+        }
     }
 
     /// Reads what stands at this step. The path stays where reading failed.
@@ -46,25 +62,69 @@ impl<'l> Reading<'l> {
         self.path.borrow().len()
     }
 
-    /// Counts one more instance, application or action.
+    /// Reads one element of a list. What is beyond the limits in it is no matter of the others: of such a one is taken what `reduce` leaves.
+    pub(super) fn element<T, E>(
+        &self,
+        read: impl FnOnce() -> Result<T, E>,
+        reduce: impl FnOnce(T) -> T,
+    ) -> Result<T, E> {
+        let around = self.beyond.take();
+        let read = read()?;
+        let Some(beyond) = self.beyond.replace(around) else { return Ok(read) };
+        self.reduced.set(self.reduced.get() + 1);
+        self.first_reduced.borrow_mut().get_or_insert(beyond);
+        Ok(reduce(read))
+    }
+
+    /// The end of a document: what is beyond the limits and in no list is a matter of all of it.
+    pub(super) fn finish<T>(&self, read: Result<T, impl fmt::Display>) -> Result<T, ReadError> {
+        let read = read.map_err(|error| self.error(error))?;
+        if let Some(beyond) = self.beyond.take() {
+            return Err(beyond);
+        }
+        if let Some(first) = self.first_reduced.take() {
+            tracing::warn!(target: "hopvine::eureka", elements = self.reduced.get(), %first,
+                "a document has elements that are beyond the limits: they are taken for no more than names");
+        }
+        Ok(read)
+    }
+
+    /// Something is beyond the limits, where the reader is.
+    pub(super) fn beyond(&self, reason: impl fmt::Display) {
+        self.beyond.borrow_mut().get_or_insert_with(|| self.error(reason));
+    }
+
+    /// Counts one more instance or action.
     pub(super) fn count(&self) -> Result<(), String> {
-        self.instances.set(self.instances.get() + 1);
-        if self.instances.get() > self.limits.instances {
+        self.count_in(&self.instances)
+    }
+
+    /// Counts one more application.
+    pub(super) fn count_application(&self) -> Result<(), String> {
+        self.count_in(&self.applications)
+    }
+
+    fn count_in(&self, counter: &Cell<usize>) -> Result<(), String> {
+        counter.set(counter.get() + 1);
+        if counter.get() > self.limits.instances {
             return Err(format!("more than {} in the document", self.limits.instances));
         }
         Ok(())
     }
 
-    pub(super) fn check_text(&self, text: &str) -> Result<(), String> {
-        if text.len() > self.limits.text_bytes {
-            return Err(format!("longer than {} bytes", self.limits.text_bytes));
+    /// A text to keep, and to share with others of the document if `shared`. Of one that is too long it is a shorter one.
+    pub(super) fn text(&self, text: &str, shared: bool) -> Arc<str> {
+        let most = self.limits.text_bytes;
+        if text.len() > most {
+            self.beyond(format_args!("longer than {most} bytes"));
+            return shorter(text, most).into();
         }
-        Ok(())
+        if shared { self.shared(text) } else { text.into() }
     }
 
     /// The one copy of a text that many instances have.
-    pub(super) fn shared(&self, text: &str) -> Arc<str> {
-        if self.instances.get() < 2 {
+    fn shared(&self, text: &str) -> Arc<str> {
+        if self.instances.get() == 0 {
             // There is but one instance so far, as in a registration: nobody to share with.
             return text.into();
         }
@@ -92,6 +152,17 @@ impl<'l> Reading<'l> {
         }
         ReadError::new(field, reason)
     }
+}
+
+/// As much of a text as may be; of two that differ, it differs too. One in upper case stays so.
+fn shorter(text: &str, most: usize) -> String {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    let mark = format!("#{:016X}", hasher.finish());
+    let end = (0..=most.saturating_sub(mark.len())).rev().find(|at| text.is_char_boundary(*at));
+    let mut shorter = text[..end.unwrap_or(0)].to_owned() + &mark;
+    shorter.truncate(most);
+    shorter
 }
 
 impl From<Field> for Step {

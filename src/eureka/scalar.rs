@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
     ActionType, DataCenterInfo, Instance, InstanceStatus, LeaseInfo, Metadata, field::Field, instance::is_no_sid,
@@ -15,19 +15,27 @@ pub(super) enum Scalar<'a> {
     Text(&'a str),
 }
 
-impl Scalar<'_> {
+impl<'a> Scalar<'a> {
+    fn string(self) -> Option<Cow<'a, str>> {
+        Some(match self {
+            Self::Null => return None,
+            Self::Flag(flag) => (if flag { "true" } else { "false" }).into(),
+            Self::Whole(number) => number.to_string().into(),
+            Self::Real(number) => number.to_string().into(),
+            Self::Text(text) => text.into(),
+        })
+    }
+
     /// As a text, and shared with others of the document if `shared`. `None` is null.
-    pub(super) fn text(self, reading: &Reading<'_>, shared: bool) -> Result<Option<Arc<str>>, String> {
-        match self {
-            Self::Null => Ok(None),
-            Self::Flag(flag) => Ok(Some(if flag { "true" } else { "false" }.into())),
-            Self::Whole(number) => Ok(Some(number.to_string().into())),
-            Self::Real(number) => Ok(Some(number.to_string().into())),
-            Self::Text(text) => {
-                reading.check_text(text)?;
-                Ok(Some(if shared { reading.shared(text) } else { text.into() }))
-            }
-        }
+    pub(super) fn text(self, reading: &Reading<'_>, shared: bool) -> Option<Arc<str>> {
+        self.string().map(|text| reading.text(&text, shared))
+    }
+
+    /// As a text in upper case, which may be longer.
+    fn upper(self, reading: &Reading<'_>) -> Option<Arc<str>> {
+        let text = self.string()?;
+        let is_upper = text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_lowercase());
+        Some(if is_upper { reading.text(&text, true) } else { reading.text(&text.to_uppercase(), true) })
     }
 
     /// As a whole number. `None` is null, or an empty text.
@@ -157,12 +165,12 @@ impl<'a> Slot<'a> {
             return Ok(());
         }
         match self {
-            Self::Text(slot) => *slot = scalar.text(reading, false)?,
-            Self::Shared(slot) => *slot = scalar.text(reading, true)?,
-            Self::Sid(slot) => *slot = scalar.text(reading, true)?.filter(|sid| !is_no_sid(sid)),
-            Self::Upper(slot) => *slot = scalar.text(reading, true)?.map(upper),
-            Self::Required(slot) => *slot = scalar.text(reading, false)?.unwrap_or_default(),
-            Self::App(slot) => *slot = scalar.text(reading, true)?.map(upper).unwrap_or_default(),
+            Self::Text(slot) => *slot = scalar.text(reading, false),
+            Self::Shared(slot) => *slot = scalar.text(reading, true),
+            Self::Sid(slot) => *slot = scalar.text(reading, true).filter(|sid| !is_no_sid(sid)),
+            Self::Upper(slot) => *slot = scalar.upper(reading),
+            Self::Required(slot) => *slot = scalar.text(reading, false).unwrap_or_default(),
+            Self::App(slot) => *slot = scalar.upper(reading).unwrap_or_default(),
             Self::Status(slot) => *slot = status(scalar),
             Self::Action(slot) => {
                 *slot = match scalar {
@@ -196,14 +204,6 @@ fn status(scalar: Scalar<'_>) -> InstanceStatus {
     }
 }
 
-fn upper(text: Arc<str>) -> Arc<str> {
-    if text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_lowercase()) {
-        text
-    } else {
-        text.to_uppercase().into()
-    }
-}
-
 /// Metadata as it is read.
 #[derive(Default)]
 pub(super) struct MetadataDraft {
@@ -213,16 +213,16 @@ pub(super) struct MetadataDraft {
 
 impl MetadataDraft {
     /// Adds an entry, unless it is one too many.
-    pub(super) fn add(&mut self, name: Arc<str>, text: Arc<str>, reading: &Reading<'_>) -> Result<(), String> {
+    pub(super) fn add(&mut self, name: Arc<str>, text: Arc<str>, reading: &Reading<'_>) {
+        let limits = reading.limits;
         self.bytes += name.len() + text.len();
-        if self.bytes > reading.limits.metadata_bytes {
-            return Err(format!("more than {} bytes", reading.limits.metadata_bytes));
+        if self.bytes > limits.metadata_bytes {
+            reading.beyond(format_args!("more than {} bytes", limits.metadata_bytes));
+        } else if self.entries.len() >= limits.metadata_entries {
+            reading.beyond(format_args!("more than {} entries", limits.metadata_entries));
+        } else {
+            self.entries.push((name, text));
         }
-        if self.entries.len() >= reading.limits.metadata_entries {
-            return Err(format!("more than {} entries", reading.limits.metadata_entries));
-        }
-        self.entries.push((name, text));
-        Ok(())
     }
 
     pub(super) fn finish(self) -> Metadata {

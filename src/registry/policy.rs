@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{PeerPolicy, SnapshotPolicy};
 use crate::{Policy, PolicyError, eureka::Limits, live::Ratio};
 
-/// How a registry keeps its leases, and how much it takes. All of it may change while it runs, but for the connection's settings, which hold for new ones.
+/// How a registry keeps its leases, and how much it takes. All of it may change while it runs, but for `limits.connections` and
+/// `peers.connect_timeout`, which are as they were at the start; what only a start asks for, such as `peers.sync_timeout`, holds for the next one.
 ///
 /// The names in brackets are those of `eureka.server.*` in Spring Cloud.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,11 +69,11 @@ pub struct RegistryLimits {
     pub document: Limits,
     /// Bytes of a request's body; a longer one is answered 413. By default 256 KiB.
     pub body_bytes: usize,
-    /// Bytes of a peer's batch; a longer one is answered 413, none is sent, and no longer answer is read. By default 4 MiB: 250 registrations with room.
+    /// Bytes of a peer's batch; a longer one is answered 413, and none is sent. By default 4 MiB: 250 registrations with room.
     pub batch_bytes: usize,
     /// Items of a peer's batch; a longer one is answered 400. By default 250.
     pub batch_items: usize,
-    /// Connections; further ones wait to be accepted. By default 10 000.
+    /// Connections; further ones wait to be accepted. By default 10 000. Taken at the start.
     pub connections: usize,
     /// How long a request's head may take. By default 10 s.
     #[serde(with = "humantime_serde")]

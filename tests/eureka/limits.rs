@@ -1,6 +1,6 @@
 //! What is too much is refused, what is odd is taken, and an error says where.
 
-use hopvine::eureka::{Instance, InstanceStatus, Limits, ReadError, json, xml};
+use hopvine::eureka::{Applications, EndpointSettings, Instance, InstanceStatus, Limits, ReadError, json, xml};
 
 fn read(document: &str) -> Result<Instance, ReadError> {
     json::read_instance(document.as_bytes(), &Limits::default())
@@ -195,4 +195,118 @@ fn a_character_that_xml_does_not_have_is_refused_and_json_may_have_it() {
     }
     let document = br#"{"instance":{"app":"A","hostName":"a\u0001b"}}"#;
     assert_eq!(&*json::read_instance(document, &Limits::default()).unwrap().host_name, "a\u{1}b");
+}
+
+/// A list in both formats, of instances whose fields are these.
+fn lists(app: &str, hash: &str, instances: &[&[(&str, &str)]]) -> [Applications; 2] {
+    let object = |fields: &&[(&str, &str)]| {
+        let fields: Vec<_> = fields.iter().map(|(name, text)| format!("\"{name}\":\"{text}\"")).collect();
+        format!("{{{}}}", fields.join(","))
+    };
+    let element = |fields: &&[(&str, &str)]| {
+        let fields: Vec<_> = fields.iter().map(|(name, text)| format!("<{name}>{text}</{name}>")).collect();
+        format!("<instance>{}</instance>", fields.join(""))
+    };
+    let objects: Vec<_> = instances.iter().map(object).collect();
+    let elements: Vec<_> = instances.iter().map(element).collect();
+    let json = format!(
+        r#"{{"applications":{{"apps__hashcode":"{hash}","application":[{{"name":"{app}","instance":[{}]}}]}}}}"#,
+        objects.join(",")
+    );
+    let xml = format!(
+        "<applications><apps__hashcode>{hash}</apps__hashcode><application><name>{app}</name>{}</application></applications>",
+        elements.join("")
+    );
+    let limits = Limits::default();
+    [
+        json::read_applications(json.as_bytes(), &limits).unwrap(),
+        xml::read_applications(xml.as_bytes(), &limits).unwrap(),
+    ]
+}
+
+fn gone(id: &str) -> [(&str, &str); 2] {
+    [("instanceId", id), ("actionType", "DELETED")]
+}
+
+#[test]
+fn one_instance_beyond_the_limits_does_not_cost_a_client_the_others() {
+    let long = "x".repeat(9000);
+    let (id, id_2) = (format!("{long}1"), format!("{long}2"));
+    let good: &[_] = &[("instanceId", "i1"), ("hostName", "host1"), ("status", "UP")];
+    let bad: &[_] = &[("instanceId", "i2"), ("hostName", "host2"), ("status", "DOWN"), ("homePageUrl", &*long)];
+    let (nameless, other): (&[_], &[_]) = (&[("instanceId", &*id)], &[("instanceId", &*id_2)]);
+    for (format, list) in lists("ORDERS", "DOWN_1_UP_3_", &[good, bad, nameless, other]).into_iter().enumerate() {
+        let mut copy = Applications::default();
+        assert!(copy.apply(&list), "the hash is that of all");
+        let can_be_called = |instance: &Instance| instance.endpoint(&EndpointSettings::default()).is_ok();
+        let called: Vec<_> = copy.instances().filter(|one| can_be_called(one)).map(|one| one.id().to_owned()).collect();
+        assert_eq!(called, ["i1"]);
+        let long = copy.instances().nth(2).unwrap().id().len();
+        assert_eq!(long, Limits::default().text_bytes);
+        // And they leave by their names.
+        let delta = lists("ORDERS", "UP_1_", &[&gone("i2"), &gone(&id), &gone(&id_2)]);
+        assert!(copy.apply(&delta[format]));
+        assert_eq!(copy.instances().count(), 1);
+    }
+    // One whose application is too long costs no other application.
+    let [json, xml] = lists(&long, "UP_1_", &[&[("hostName", "host1")]]);
+    for list in [json, xml] {
+        let application = &list.applications[0];
+        assert!(application.name.len() <= 8192 && application.instances[0].host_name.is_empty());
+    }
+}
+
+#[test]
+fn a_batch_loses_only_what_is_beyond_the_limits() {
+    let limits = Limits::default();
+    let register = |id: &str, host: &str| {
+        format!(
+            r#"{{"appName":"ORDERS","id":"{id}","action":"Register","instanceInfo":{{"instanceId":"{id}","app":"ORDERS","hostName":"{host}"}}}}"#
+        )
+    };
+    let cancel = |id: &str| format!(r#"{{"appName":"ORDERS","id":"{id}","action":"Cancel"}}"#);
+    let long = "x".repeat(9000);
+    let items = [register("i1", "host1"), register("i2", &long), cancel(&long), cancel("i3")];
+    let batch = format!(r#"{{"replicationList":[{}]}}"#, items.join(","));
+    let read = json::read_replications(batch.as_bytes(), &limits).unwrap();
+    assert_eq!(read.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, false, true]);
+
+    let answer = format!(
+        r#"{{"responseList":[{{"statusCode":409,"responseEntity":{{"hostName":"{long}"}}}},{{"statusCode":409,"responseEntity":{{"hostName":"host1"}}}}]}}"#
+    );
+    let answers = json::read_replication_responses(answer.as_bytes(), &limits).unwrap();
+    assert!(answers.iter().all(|answer| answer.status_code == 409));
+    assert!(answers[0].instance.is_none() && answers[1].instance.is_some());
+}
+
+#[test]
+fn what_grows_as_it_is_taken_is_not_more_than_anybody_reads() {
+    // Two bytes, and six in upper case.
+    let grows = "\u{390}".repeat(4096);
+    for field in ["app", "appGroupName"] {
+        let json = format!(r#"{{"instance":{{"app":"A","{field}":"{grows}"}}}}"#);
+        let xml = format!("<instance><app>A</app><{field}>{grows}</{field}></instance>");
+        for error in [read(&json), read_xml(&xml)].map(Result::unwrap_err) {
+            assert_eq!(error.to_string(), format!("instance.{field}: longer than 8192 bytes"));
+        }
+    }
+    let limits = Limits { text_bytes: 64, ..Limits::default() };
+    assert!(json::read_instance(br#"{"instance":{"app":"A","hostName":1e300}}"#, &limits).is_err());
+}
+
+#[test]
+fn a_registry_of_many_small_applications_is_read() {
+    let limits = Limits { instances: 3, ..Limits::default() };
+    let list = |count: usize| {
+        let application = r#"{"name":"A","instance":[{}]}"#;
+        format!(r#"{{"applications":{{"application":[{}]}}}}"#, vec![application; count].join(","))
+    };
+    let elements = |count: usize| {
+        let application = "<application><name>A</name><instance/></application>";
+        format!("<applications>{}</applications>", application.repeat(count))
+    };
+    for (count, fits) in [(3, true), (4, false)] {
+        assert_eq!(json::read_applications(list(count).as_bytes(), &limits).is_ok(), fits);
+        assert_eq!(xml::read_applications(elements(count).as_bytes(), &limits).is_ok(), fits);
+    }
 }

@@ -83,6 +83,40 @@ async fn a_document_beyond_its_limits_is_refused_with_the_reason() {
     registry.shutdown().await;
 }
 
+#[tokio::test]
+async fn an_instance_that_says_as_much_as_may_be_does_not_make_the_list_unreadable() {
+    let registry = start(fresh()).await;
+    let mut client = Client::connect(registry.local_addr()).await;
+    let many: Vec<_> = (0..256).map(|n| format!("\"k{n}\":\"\"")).collect();
+    let instance = format!(
+        r#"{{"instance":{{"hostName":"host1","app":"A","ipAddr":"10.0.0.1","status":"UP","dataCenterInfo":{{"@class":"com.netflix.appinfo.AmazonInfo","name":"Amazon","metadata":{{{}}}}}}}}}"#,
+        many.join(",")
+    );
+    assert_eq!(client.post("/eureka/apps/A", &instance).await.status, 204);
+    let read = client.get("/eureka/apps").await.body;
+    let all = json::read_applications(read.as_bytes(), &Limits::default()).unwrap();
+    let read = all.instances().next().unwrap();
+    assert_eq!((&*read.host_name, read.id()), ("host1", "host1"));
+    assert!(whole(&all));
+    registry.shutdown().await;
+}
+
+#[tokio::test]
+async fn one_registration_beyond_the_limits_does_not_cost_a_peer_its_batch() {
+    let registry = start(fresh()).await;
+    let mut peer = Client::connect(registry.local_addr()).await;
+    let item = |id: &str, host: &str| {
+        let instance = registration("A", id, "UP").replace("host1", host);
+        let instance = &instance[r#"{"instance":"#.len()..instance.len() - 1];
+        format!(r#"{{"appName":"A","id":"{id}","action":"Register","instanceInfo":{instance}}}"#)
+    };
+    let batch = format!(r#"{{"replicationList":[{},{}]}}"#, item("i1", &"x".repeat(9000)), item("i2", "host2"));
+    let answer = peer.post("/eureka/peerreplication/batch/", &batch).await;
+    assert_eq!((answer.status, &*answer.body), (200, r#"{"responseList":[{"statusCode":500},{"statusCode":200}]}"#));
+    assert_eq!(registry.store().counters().view().refused_documents, 1);
+    registry.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_registrations_at_once_leave_the_registry_consistent() {
     const CLIENTS: usize = 16;

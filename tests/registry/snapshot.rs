@@ -49,6 +49,13 @@ async fn register(registry: &RegistryHandle, id: &str) {
     assert_eq!(answer.status, 204);
 }
 
+/// What the file says of when things stood so, in milliseconds since 1970.
+fn dated(path: &Path) -> u64 {
+    let head = fs::read_to_string(path).unwrap();
+    let head: serde_json::Value = serde_json::from_str(head.lines().next().unwrap()).unwrap();
+    head["saved_at"].as_u64().unwrap()
+}
+
 /// A file that a registry left, which knew two instances.
 async fn left(folder: &Path) -> PathBuf {
     let path = folder.join("registry.json");
@@ -107,10 +114,11 @@ async fn a_registry_that_restarts_again_and_again_does_not_keep_the_dead_for_eve
 
     // Those who were heard of are not taken out with them.
     let path = left(folder.path()).await;
-    let mut short = policy();
-    short.snapshot.max_age = Duration::from_secs(2);
-    let registry = Registry::builder().policy(short).bind(LOCAL).snapshot(&path).start().await.unwrap();
+    let registry = start(&path).await;
     assert_eq!(known(&registry).len(), 2);
+    let mut short = policy();
+    short.snapshot.max_age = MILLI;
+    registry.store().policy().set(short).unwrap();
     let mut client = Client::connect(registry.local_addr()).await;
     let written = || view(&registry).age.is_some() && !fs::read_to_string(&path).unwrap().contains("\"i2\"");
     eventually("the silent one is left out", || {
@@ -223,7 +231,7 @@ async fn a_crash_while_it_is_written_leaves_the_former_one() {
 }
 
 #[tokio::test]
-async fn it_is_written_when_something_changed_and_not_otherwise() {
+async fn it_is_written_when_something_changed_and_not_each_second() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("registry.json");
     let registry = start(&path).await;
@@ -269,4 +277,61 @@ async fn a_folder_that_is_not_there_is_a_wrong_setting() {
     let wrong = Registry::builder().policy(policy).bind(LOCAL).start().await;
     let Err(StartError::Policy(error)) = wrong else { panic!("{wrong:?}") };
     assert_eq!(error.field(), "snapshot.max_age");
+}
+
+#[tokio::test]
+async fn a_registry_where_nothing_happened_for_long_does_not_restart_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("registry.json");
+    let mut short = policy();
+    short.snapshot.max_age = Duration::from_secs(4);
+    let registry = Registry::builder().policy(short).bind(LOCAL).snapshot(&path).start().await.unwrap();
+    register(&registry, "i1").await;
+    eventually("written", || path.exists() && view(&registry).age.is_some()).await;
+    let first = dated(&path);
+    eventually("young again", || dated(&path) > first).await;
+    registry.shutdown().await;
+
+    // At the stop it is as young as it can be, however long ago something changed.
+    let registry = start(&path).await;
+    assert_eq!(known(&registry), ["i1 UP"]);
+    registry.store().renew("ORDERS", "i1", Heartbeat::default(), By::Client, registry.now());
+    eventually("written", || view(&registry).age.is_some()).await;
+    let (stopped, before) = (registry.now().0, dated(&path));
+    registry.shutdown().await;
+    assert!(dated(&path) + 1000 > stopped && dated(&path) > before, "{stopped} {before} {}", dated(&path));
+}
+
+#[tokio::test]
+async fn who_registers_while_a_registry_learns_is_on_disk_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = left(folder.path()).await;
+    let silent = Server::start(|_| Reply::Never).await;
+    let mut slow = policy();
+    slow.peers.sync_timeout = Duration::from_millis(500);
+    let address = {
+        let probe = std::net::TcpListener::bind((std::net::Ipv4Addr::new(127, 77, fastrand::u8(..), 7), 0)).unwrap();
+        probe.local_addr().unwrap()
+    };
+    let starting = Registry::builder().policy(slow).bind(address).snapshot(&path).peers([silent.url()]).start();
+    let starting = tokio::spawn(starting);
+    eventually("it learns", || silent.count("GET /apps/") == 1).await;
+    let mut client = Client::connect(address).await;
+    assert_eq!(client.post("/eureka/apps/ORDERS", &registration("ORDERS", "i3", "UP")).await.status, 204);
+    let registry = starting.await.unwrap().unwrap();
+    assert_eq!(known(&registry).len(), 3);
+    eventually("on disk", || fs::read_to_string(&path).is_ok_and(|file| file.contains("\"i3\""))).await;
+    registry.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_folder_under_the_files_name_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("registry.json");
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("dear"), "to somebody").unwrap();
+    let wrong = Registry::builder().bind(LOCAL).snapshot(&path).start().await;
+    let Err(error @ StartError::Snapshot(..)) = wrong else { panic!("{wrong:?}") };
+    assert!(error.to_string().contains("is no regular file"), "{error}");
+    assert!(path.join("dear").exists());
 }

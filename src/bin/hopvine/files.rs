@@ -1,6 +1,9 @@
 use std::{fs, path::Path};
 
-use hopvine::{connect, registry::ServerTls};
+use hopvine::{
+    connect,
+    registry::{ServerTls, SnapshotPolicy},
+};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::config::{ConfigError, Login, PeerTls, Tls};
@@ -63,17 +66,9 @@ pub(crate) fn with_password(url: &str, login: Option<(&str, &str)>) -> String {
     }
 }
 
-/// The folder of the snapshot must be there: that it is not is a wrong setting, not a bad day.
+/// A file that a registry can be kept in.
 pub(crate) fn snapshot(file: &Path) -> Result<(), ConfigError> {
-    if file.file_name().is_none() {
-        return Err(wrong("snapshot", file, "names no file"));
-    }
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match fs::metadata(folder) {
-        Ok(folder) if folder.is_dir() => Ok(()),
-        Ok(_) => Err(wrong("snapshot", file, "its folder is none")),
-        Err(error) => Err(wrong("snapshot", file, &format!("its folder: {error}"))),
-    }
+    SnapshotPolicy::check_path(file).map_err(|error| wrong("snapshot", file, &error.to_string()))
 }
 
 fn read(field: &str, file: &Path) -> Result<Vec<u8>, ConfigError> {

@@ -15,9 +15,6 @@ use crate::{
     eureka::{Applications, Limits, json, xml},
 };
 
-/// Bytes of an answer above which it is read on a thread of its own kind, so that the executor's others go on.
-const LARGE: usize = 16 * 1024;
-
 /// The servers, and which of them is asked next.
 #[derive(Debug)]
 pub(crate) struct Calls {
@@ -122,19 +119,10 @@ impl Calls {
             StatusCode::FORBIDDEN | StatusCode::NOT_FOUND if delta => return Ok(Fetched::NoDelta),
             status => return Err(self.transport.failure(server, status)),
         }
-        let read = if answer.wire_bytes() > LARGE {
-            let limits = limits.clone();
-            let reading = tokio::task::spawn_blocking(move || read(answer, &limits)).await;
-            reading.unwrap_or_else(|_| Err("reading it was cut short".to_owned()))
-        } else {
-            read(answer, limits)
-        };
+        let limits = limits.clone();
+        let read = answer.read(move |document| applications(document, &limits)).await;
         read.map(Fetched::Applications).map_err(|reason| self.transport.failure(server, reason))
     }
-}
-
-fn read(answer: Answer, limits: &Limits) -> Result<Applications, String> {
-    applications(&answer.body()?, limits)
 }
 
 /// A document in the format that it is in, whatever its label says.

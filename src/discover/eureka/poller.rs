@@ -381,11 +381,13 @@ impl Poller {
     }
 
     async fn save(&mut self) {
+        let policy = self.policy.get();
+        let age = self.saved.map(|saved| saved.elapsed());
+        let grows_old = age.is_some_and(|age| age > policy.snapshot_age / 4);
         // What is on disk is better than what a server says that does not know everybody yet.
-        let worth = self.unsaved && self.held_until.is_none();
+        let worth = (self.unsaved || grows_old) && self.held_until.is_none();
         let Some(path) = self.snapshot.clone().filter(|_| worth) else { return };
-        let interval = self.policy.get().snapshot_interval;
-        if self.saved.is_some_and(|saved| saved.elapsed() < interval) {
+        if age.is_some_and(|age| age < policy.snapshot_interval) {
             return;
         }
         let Some(applications) = self.copy.as_ref().map(|copy| copy.applications().clone()) else { return };

@@ -23,6 +23,9 @@ use crate::{
 /// Most redirects of one request, all at the same server.
 const REDIRECTS: usize = 3;
 
+/// Bytes of an answer above which it is read on a thread of its own kind.
+const LARGE: usize = 16 * 1024;
+
 /// What is not written as it is in a path segment. `:`, of which ids are full, is: so do most clients.
 const SEGMENT: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':').remove(b'@').remove(b'$');
@@ -42,11 +45,13 @@ pub(crate) struct Ask {
     pub(crate) body: Option<Bytes>,
     /// Besides the usual ones.
     pub(crate) headers: HeaderMap,
+    /// Bytes of its answer, if they are others than those of the servers' policy.
+    pub(crate) max_bytes: Option<usize>,
 }
 
 impl Ask {
     pub(crate) fn new(method: Method, resource: impl Into<String>) -> Self {
-        Self { method, resource: resource.into(), body: None, headers: HeaderMap::new() }
+        Self { method, resource: resource.into(), body: None, headers: HeaderMap::new(), max_bytes: None }
     }
 }
 
@@ -60,8 +65,18 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    pub(crate) fn wire_bytes(&self) -> usize {
-        self.body.len()
+    /// Reads the body with this; a large one on a thread of its own kind, so that the executor's others go on.
+    pub(crate) async fn read<T: Send + 'static>(
+        self,
+        read: impl FnOnce(&[u8]) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let is_large = self.body.len() > LARGE;
+        let read = move || read(&self.body()?);
+        if !is_large {
+            return read();
+        }
+        let reading = tokio::task::spawn_blocking(read).await;
+        reading.unwrap_or_else(|_| Err("reading it was cut short".to_owned()))
     }
 
     /// The body, unpacked.
@@ -156,7 +171,7 @@ impl Transport {
         for _ in 0..=REDIRECTS {
             let response = self.send(server, ask, &path, "application/json").await?;
             if !response.status().is_redirection() {
-                return self.read(response).await;
+                return read(response, ask.max_bytes.unwrap_or(self.max_bytes)).await;
             }
             let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
             match location.and_then(|location| self.servers[server].url.own(location)) {
@@ -204,26 +219,26 @@ impl Transport {
             request.body(Full::new(ask.body.clone().unwrap_or_default())).map_err(|error| error.to_string())?;
         server.service.clone().oneshot(request).await.map_err(|error| causes(&error))
     }
+}
 
-    async fn read(&self, response: Response<ClientBody>) -> Result<Answer, String> {
-        let (head, mut body) = response.into_parts();
-        let gzip = match head.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
-            None | Some(b"" | b"identity") => false,
-            Some(b"gzip" | b"x-gzip") => true,
-            Some(_) => return Err("packed in a way that was not asked for".to_owned()),
-        };
-        let mut whole = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| causes(&error))?;
-            if let Ok(data) = frame.into_data() {
-                if whole.len() + data.len() > self.max_bytes {
-                    return Err(format!("longer than {} bytes", self.max_bytes));
-                }
-                whole.extend_from_slice(&data);
+async fn read(response: Response<ClientBody>, max_bytes: usize) -> Result<Answer, String> {
+    let (head, mut body) = response.into_parts();
+    let gzip = match head.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"" | b"identity") => false,
+        Some(b"gzip" | b"x-gzip") => true,
+        Some(_) => return Err("packed in a way that was not asked for".to_owned()),
+    };
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| causes(&error))?;
+        if let Ok(data) = frame.into_data() {
+            if whole.len() + data.len() > max_bytes {
+                return Err(format!("longer than {max_bytes} bytes"));
             }
+            whole.extend_from_slice(&data);
         }
-        Ok(Answer { status: head.status, body: whole.freeze(), gzip, max_bytes: self.max_bytes })
     }
+    Ok(Answer { status: head.status, body: whole.freeze(), gzip, max_bytes })
 }
 
 /// An error with what it came from.

@@ -5,6 +5,8 @@ use http::{HeaderValue, uri::PathAndQuery};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::InvalidEureka;
+#[cfg(feature = "registry")]
+use crate::endpoint::Address;
 use crate::{Endpoint, endpoint::Scheme};
 
 /// Where a Eureka server is: its URL, `http://host:8761/eureka/`, with the credentials taken out of it.
@@ -83,6 +85,19 @@ impl ServerUrl {
     /// The path of a resource of its REST interface.
     pub(super) fn path(&self, resource: &str) -> String {
         format!("{}{resource}", self.0.path)
+    }
+
+    /// Whether it names the same registry: the same host, port and path, whose last `v2/` says nothing. Two behind one proxy differ in their paths.
+    #[cfg(feature = "registry")]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let path = |url: &Self| url.0.path.strip_suffix("v2/").unwrap_or(&url.0.path).to_owned();
+        let same_address = match (self.endpoint().address(), other.endpoint().address()) {
+            (Address::Host(host, port), Address::Host(other, other_port)) => {
+                host.eq_ignore_ascii_case(other) && port == other_port
+            }
+            (address, other) => address == other,
+        };
+        same_address && path(self) == path(other)
     }
 
     /// The path of the push, which stands beside the REST interface and never in it.

@@ -16,5 +16,7 @@ mod replication;
 mod write;
 
 pub use read::{read_application, read_applications, read_instance};
+#[cfg(feature = "registry")]
+pub(crate) use replication::write_replications_within;
 pub use replication::{read_replication_responses, read_replications, write_replication_responses, write_replications};
 pub use write::{write_application, write_applications, write_instance};

@@ -22,6 +22,18 @@ pub(super) trait Object: Sized {
     ) -> Result<(), A::Error>;
 }
 
+/// What stands in lists.
+pub(super) trait Element: Object {
+    /// Counts one more.
+    fn count(reading: &Reading<'_>) -> Result<(), String> {
+        reading.count()
+    }
+
+    /// What is left of one that is beyond the limits.
+    #[must_use]
+    fn reduced(self) -> Self;
+}
+
 /// Reads the one object of a document, under the one key it must have.
 pub(super) fn document<O: Object>(document: &[u8], root: Field, object: O, limits: &Limits) -> Result<O, ReadError> {
     let reading = Reading::new(limits);
@@ -30,7 +42,7 @@ pub(super) fn document<O: Object>(document: &[u8], root: Field, object: O, limit
         json.end()?;
         Ok(object)
     });
-    read.map_err(|error| reading.error(error))
+    reading.finish(read)
 }
 
 /// Reads an object that stands alone.
@@ -41,7 +53,7 @@ pub(super) fn bare<O: Object>(document: &[u8], object: O, limits: &Limits) -> Re
         json.end()?;
         object.ok_or_else(|| serde_json::Error::custom("null, where an object should be"))
     });
-    read.map_err(|error| reading.error(error))
+    reading.finish(read)
 }
 
 /// The object under the one key of a document.
@@ -124,7 +136,7 @@ pub(super) struct Many<'a, 'l, F> {
     pub(super) reading: &'a Reading<'l>,
 }
 
-impl<'de, O: Object, F: Fn() -> O> DeserializeSeed<'de> for Many<'_, '_, F> {
+impl<'de, O: Element, F: Fn() -> O> DeserializeSeed<'de> for Many<'_, '_, F> {
     type Value = Vec<O>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<O>, D::Error> {
@@ -132,7 +144,7 @@ impl<'de, O: Object, F: Fn() -> O> DeserializeSeed<'de> for Many<'_, '_, F> {
     }
 }
 
-impl<'de, O: Object, F: Fn() -> O> Visitor<'de> for Many<'_, '_, F> {
+impl<'de, O: Element, F: Fn() -> O> Visitor<'de> for Many<'_, '_, F> {
     type Value = Vec<O>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -145,8 +157,9 @@ impl<'de, O: Object, F: Fn() -> O> Visitor<'de> for Many<'_, '_, F> {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Vec<O>, A::Error> {
         let Self { new, reading } = self;
-        reading.count().map_err(A::Error::custom)?;
-        Ok(Read { object: new(), reading }.visit_map(map)?.into_iter().collect())
+        O::count(reading).map_err(A::Error::custom)?;
+        let one = reading.element(|| Read { object: new(), reading }.visit_map(map), |one| one.map(O::reduced))?;
+        Ok(one.into_iter().collect())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<O>, A::Error> {
@@ -154,9 +167,10 @@ impl<'de, O: Object, F: Fn() -> O> Visitor<'de> for Many<'_, '_, F> {
         let mut all = Vec::new();
         for number in 0.. {
             let next = reading.at(Step::Number(number), || {
-                let next = sequence.next_element_seed(Read { object: new(), reading })?;
+                let read = || sequence.next_element_seed(Read { object: new(), reading });
+                let next = reading.element(read, |next| next.map(|next| next.map(O::reduced)))?;
                 if next.is_some() {
-                    reading.count().map_err(A::Error::custom)?;
+                    O::count(reading).map_err(A::Error::custom)?;
                 }
                 Ok(next)
             })?;

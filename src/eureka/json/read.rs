@@ -1,8 +1,8 @@
 use std::{fmt, sync::Arc};
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
-use super::object::{self, Many, Object, Read, Take, fill, skip};
+use super::object::{self, Element, Many, Object, Read, Take, fill, skip};
 use crate::eureka::{
     Application, Applications, DataCenterInfo, Instance, LeaseInfo, Limits, Metadata, Port, ReadError,
     field::Field,
@@ -18,12 +18,13 @@ pub fn read_instance(document: &[u8], limits: &Limits) -> Result<Instance, ReadE
     Ok(instance)
 }
 
-/// Reads `{"application":{...}}`. An instance that names no application is of this one.
+/// Reads `{"application":{...}}`. An instance that names no application is of this one; one that is beyond the [limits](Limits) is
+/// [no more than a name](Limits#lists).
 pub fn read_application(document: &[u8], limits: &Limits) -> Result<Application, ReadError> {
     Ok(object::document(document, Field::Application, ApplicationDraft::default(), limits)?.finish())
 }
 
-/// Reads `{"applications":{...}}`: a registry, or a delta.
+/// Reads `{"applications":{...}}`: a registry, or a delta. An instance that is beyond the [limits](Limits) is [no more than a name](Limits#lists).
 pub fn read_applications(document: &[u8], limits: &Limits) -> Result<Applications, ReadError> {
     object::document(document, Field::Applications, Applications::default(), limits)
 }
@@ -40,7 +41,7 @@ impl Object for Applications {
                 self.version = map.next_value_seed(Take(|scalar: Scalar<'_>| scalar.whole()))?.unwrap_or_default();
             }
             Field::Hash => {
-                let hash = map.next_value_seed(Take(|scalar: Scalar<'_>| scalar.text(reading, false)))?;
+                let hash = map.next_value_seed(Take(|scalar: Scalar<'_>| Ok(scalar.text(reading, false))))?;
                 self.hash = hash.map(|hash| (*hash).into()).unwrap_or_default();
             }
             Field::Application => {
@@ -63,6 +64,16 @@ struct ApplicationDraft {
 impl ApplicationDraft {
     fn finish(self) -> Application {
         Application::of(self.name.unwrap_or_default(), self.instances)
+    }
+}
+
+impl Element for ApplicationDraft {
+    fn count(reading: &Reading<'_>) -> Result<(), String> {
+        reading.count_application()
+    }
+
+    fn reduced(self) -> Self {
+        Self { instances: self.instances.into_iter().map(Instance::reduced).collect(), ..self }
     }
 }
 
@@ -102,6 +113,12 @@ impl Object for Registration {
             Field::App => fill(Slot::Upper(&mut self.app), map, reading),
             _ => self.instance.field(field, map, reading),
         }
+    }
+}
+
+impl Element for Instance {
+    fn reduced(self) -> Self {
+        Self::reduced(self)
     }
 }
 
@@ -275,15 +292,15 @@ impl<'de> Visitor<'de> for ReadMetadata<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Metadata, A::Error> {
         let reading = self.0;
         let mut draft = MetadataDraft::default();
-        while let Some(name) = map.next_key_seed(Take(|scalar: Scalar<'_>| scalar.text(reading, true)))? {
+        while let Some(name) = map.next_key_seed(Take(|scalar: Scalar<'_>| Ok(scalar.text(reading, true))))? {
             let Some(name) = name else { continue };
             reading.at(Step::Name(Arc::clone(&name)), || {
-                let text = map.next_value_seed(Take(|scalar: Scalar<'_>| scalar.text(reading, true)))?;
+                let text = map.next_value_seed(Take(|scalar: Scalar<'_>| Ok(scalar.text(reading, true))))?;
                 if &*name == Field::Class.as_str() {
                     return Ok(());
                 }
-                let text = text.unwrap_or_else(|| reading.shared("null"));
-                draft.add(name, text, reading).map_err(A::Error::custom)
+                draft.add(name, text.unwrap_or_else(|| reading.text("null", true)), reading);
+                Ok(())
             })?;
         }
         Ok(draft.finish())

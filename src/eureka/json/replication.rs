@@ -6,7 +6,7 @@ use serde::{
 };
 
 use super::{
-    object::{self, Many, Object, Read, Take, fill, skip},
+    object::{self, Element, Many, Object, Read, Take, fill, skip},
     write::{Fields, Full, write},
 };
 use crate::eureka::{
@@ -16,7 +16,7 @@ use crate::eureka::{
     scalar::{Scalar, Slot},
 };
 
-/// Reads a batch: `{"replicationList":[...]}`. An item that cannot be done is an error in its place, and answered so.
+/// Reads a batch: `{"replicationList":[...]}`. An item that cannot be done, or is beyond the [limits](Limits), is an error in its place, and answered so.
 pub fn read_replications(
     document: &[u8],
     limits: &Limits,
@@ -30,7 +30,33 @@ pub fn write_replications(items: &[Replication], document: &mut Vec<u8>) {
     write(&List(Field::ReplicationList, items), document);
 }
 
-/// Reads the answer to a batch: `{"responseList":[...]}`.
+/// Writes a batch of as many operations as fit into so many bytes, but at least of one. Says how many these are.
+#[cfg(feature = "registry")]
+pub(crate) fn write_replications_within(
+    items: impl IntoIterator<Item = Replication>,
+    most: usize,
+    document: &mut Vec<u8>,
+) -> usize {
+    const CLOSE: &[u8] = b"]}";
+    document.extend_from_slice(format!("{{\"{}\":[", Field::ReplicationList.as_str()).as_bytes());
+    let mut written = 0;
+    for item in items {
+        let end = document.len();
+        if written > 0 {
+            document.push(b',');
+        }
+        write(&Item(&item), document);
+        if written > 0 && document.len() + CLOSE.len() > most {
+            document.truncate(end);
+            break;
+        }
+        written += 1;
+    }
+    document.extend_from_slice(CLOSE);
+    written
+}
+
+/// Reads the answer to a batch: `{"responseList":[...]}`. Of an answer that is beyond the [limits](Limits) only the status is taken.
 pub fn read_replication_responses(document: &[u8], limits: &Limits) -> Result<Vec<ReplicationResponse>, ReadError> {
     let list = object::bare(document, ListDraft::<ResponseDraft>::new(Field::ResponseList), limits)?;
     let answers = list.finish()?.into_iter().enumerate().map(|(number, draft)| {
@@ -61,7 +87,7 @@ impl<O> ListDraft<O> {
     }
 }
 
-impl<O: Object + Default> Object for ListDraft<O> {
+impl<O: Element + Default> Object for ListDraft<O> {
     fn field<'de, A: MapAccess<'de>>(
         &mut self,
         field: Field,
@@ -85,10 +111,14 @@ struct ItemDraft {
     status: Option<Arc<str>>,
     instance: Option<Arc<Instance>>,
     action: Option<Arc<str>>,
+    is_beyond: bool,
 }
 
 impl ItemDraft {
     fn finish(self) -> Result<Replication, InvalidReplication> {
+        if self.is_beyond {
+            return Err(InvalidReplication("it is beyond the limits"));
+        }
         let app_name = self.app_name.ok_or(InvalidReplication("appName is missing"))?;
         let id = self.id.ok_or(InvalidReplication("id is missing"))?;
         let no_status = InvalidReplication("status is none");
@@ -108,6 +138,12 @@ impl ItemDraft {
             _ => return Err(InvalidReplication("action is none")),
         };
         Ok(Replication { app_name, id, last_dirty_timestamp: self.last_dirty_timestamp, action })
+    }
+}
+
+impl Element for ItemDraft {
+    fn reduced(self) -> Self {
+        Self { is_beyond: true, ..Self::default() }
     }
 }
 
@@ -136,6 +172,12 @@ impl Object for ItemDraft {
 struct ResponseDraft {
     status_code: Option<u16>,
     instance: Option<Arc<Instance>>,
+}
+
+impl Element for ResponseDraft {
+    fn reduced(self) -> Self {
+        Self { instance: None, ..self }
+    }
 }
 
 impl Object for ResponseDraft {
@@ -215,5 +257,31 @@ impl Serialize for Item<'_, ReplicationResponse> {
         fields.put(Field::StatusCode, &self.0.status_code)?;
         fields.put_some(Field::ResponseEntity, self.0.instance.as_deref().map(Full))?;
         fields.0.end()
+    }
+}
+
+#[cfg(all(test, feature = "registry"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_as_long_as_it_may_be_and_not_longer() {
+        let item = |id: usize| Replication {
+            app_name: "A".into(),
+            id: id.to_string().into(),
+            last_dirty_timestamp: None,
+            action: Action::Cancel,
+        };
+        let all: Vec<_> = (0..10).map(item).collect();
+        for most in [0, 50, 100, 200, 300, 10_000] {
+            let (mut within, mut as_many) = (Vec::new(), Vec::new());
+            let written = write_replications_within(all.iter().cloned(), most, &mut within);
+            write_replications(&all[..written], &mut as_many);
+            assert_eq!(within, as_many);
+            assert!(written == 1 || within.len() <= most, "{most}");
+            let mut longer = Vec::new();
+            write_replications(&all[..(written + 1).min(10)], &mut longer);
+            assert!(written == 10 || longer.len() > most, "{most}");
+        }
     }
 }

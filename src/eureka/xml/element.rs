@@ -36,7 +36,7 @@ pub(super) fn document<T>(
         elements.finish()?;
         Ok::<T, String>(value)
     };
-    read().map_err(|error| reading.error(error))
+    reading.finish(read())
 }
 
 impl<'d, 'a, 'l> Elements<'d, 'a, 'l> {
@@ -131,7 +131,6 @@ impl<'d, 'a, 'l> Elements<'d, 'a, 'l> {
                 Event::Eof => return Err("the document ends here".to_owned()),
                 _ => {}
             }
-            self.reading.check_text(&self.text)?;
         }
     }
 

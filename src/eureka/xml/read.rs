@@ -18,26 +18,29 @@ pub fn read_instance(bytes: &[u8], limits: &Limits) -> Result<Instance, ReadErro
     document(bytes, Field::Instance, &Reading::new(limits), instance)
 }
 
-/// Reads `<application>`. An instance that names no application is of this one.
+/// Reads `<application>`. An instance that names no application is of this one; one that is beyond the [limits](Limits) is
+/// [no more than a name](Limits#lists).
 pub fn read_application(bytes: &[u8], limits: &Limits) -> Result<Application, ReadError> {
     document(bytes, Field::Application, &Reading::new(limits), application)
 }
 
-/// Reads `<applications>`: a registry, or a delta.
+/// Reads `<applications>`: a registry, or a delta. An instance that is beyond the [limits](Limits) is [no more than a name](Limits#lists).
 pub fn read_applications(bytes: &[u8], limits: &Limits) -> Result<Applications, ReadError> {
     document(bytes, Field::Applications, &Reading::new(limits), applications)
 }
 
 fn applications(elements: &mut Elements<'_, '_, '_>) -> Result<Applications, String> {
+    let reading = elements.reading;
     let mut read = Applications::default();
     each(elements, |elements, field, _| {
         match field {
             Field::Version => read.version = Scalar::Text(elements.text()?).whole()?.unwrap_or_default(),
-            Field::Hash => read.hash = elements.text()?.into(),
+            Field::Hash => read.hash = (*reading.text(elements.text()?, false)).into(),
             Field::Application => {
-                elements.reading.count()?;
+                reading.count_application()?;
                 let number = Step::Number(read.applications.len());
-                read.applications.push(elements.reading.at(number, || application(elements))?);
+                let next = || reading.at(number, || application(elements));
+                read.applications.push(reading.element(next, Application::reduced)?);
             }
             _ => elements.skip()?,
         }
@@ -47,15 +50,17 @@ fn applications(elements: &mut Elements<'_, '_, '_>) -> Result<Applications, Str
 }
 
 fn application(elements: &mut Elements<'_, '_, '_>) -> Result<Application, String> {
+    let reading = elements.reading;
     let mut name = None;
     let mut instances = Vec::new();
     each(elements, |elements, field, _| {
         match field {
             Field::Name => elements.fill(Slot::Upper(&mut name))?,
             Field::Instance => {
-                elements.reading.count()?;
+                reading.count()?;
                 let number = Step::Number(instances.len());
-                instances.push(elements.reading.at(number, || instance(elements))?);
+                let next = || reading.at(number, || instance(elements));
+                instances.push(reading.element(next, Instance::reduced)?);
             }
             _ => elements.skip()?,
         }
@@ -123,11 +128,11 @@ fn metadata(elements: &mut Elements<'_, '_, '_>) -> Result<Metadata, String> {
     while let Some(start) = elements.child()? {
         let element = start.name();
         let name = name::decode(element.as_ref());
-        reading.check_text(&name)?;
-        let name = reading.shared(&name);
+        let name = reading.text(&name, true);
         reading.at(Step::Name(Arc::clone(&name)), || {
-            let text = reading.shared(elements.text()?);
-            draft.add(name, text, reading)
+            let text = reading.text(elements.text()?, true);
+            draft.add(name, text, reading);
+            Ok::<(), String>(())
         })?;
     }
     Ok(draft.finish())

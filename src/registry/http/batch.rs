@@ -39,7 +39,10 @@ impl Desk {
 
     fn replicated(&self, item: Result<Replication, InvalidReplication>, now: Moment) -> ReplicationResponse {
         let answer = |status_code| ReplicationResponse { status_code, instance: None };
-        let Ok(Replication { app_name, id, last_dirty_timestamp, action }) = item else { return answer(500) };
+        let Ok(Replication { app_name, id, last_dirty_timestamp, action }) = item else {
+            self.store.counters().refused_documents.add();
+            return answer(500);
+        };
         let app = &*app_name;
         let found = |found| answer(if found { 200 } else { 404 });
         let refused = |refused: crate::registry::Refused| answer(if refused.is_for_now() { 503 } else { 400 });

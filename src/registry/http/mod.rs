@@ -198,9 +198,7 @@ impl Desk {
             Route::Batch => self.batch(asked, body),
             Route::ScalingGroup => respond::empty(StatusCode::BAD_REQUEST),
             Route::Status => self.status(asked),
-            Route::Watch if !self.opening.is_open(self.clock) => {
-                respond::busy("the registry has not learned yet what there is")
-            }
+            Route::Watch if !self.opening.is_open(self.clock) => respond::learning(),
             Route::Watch => self.watch(asked),
             Route::Page => self.page(asked),
             // As a Java server says it, so that clients ask another one.

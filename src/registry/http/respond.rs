@@ -106,9 +106,19 @@ pub(super) fn refused(refused: Refused) -> Response<Body> {
     busy(refused)
 }
 
+/// A limit was reached: others may have left half a minute later.
 pub(super) fn busy(why: impl fmt::Display) -> Response<Body> {
+    unavailable(why, "30")
+}
+
+/// There is nothing to read yet, but there will be soon.
+pub(super) fn learning() -> Response<Body> {
+    unavailable("the registry has not learned yet what there is", "1")
+}
+
+fn unavailable(why: impl fmt::Display, retry_after: &'static str) -> Response<Body> {
     let mut response = reason(StatusCode::SERVICE_UNAVAILABLE, why);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("30"));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(retry_after));
     response
 }
 

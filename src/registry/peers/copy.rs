@@ -8,7 +8,7 @@ use super::Connect;
 use crate::{
     discover::eureka::{Calls, Fetched},
     eureka::{ActionType, Applications, Instance},
-    registry::{By, Clock, RegistryPolicy, Store},
+    registry::{Clock, RegistryPolicy, Store},
 };
 
 /// Copies what the first peer has that has anything, and says how many instances that are. All of them are asked again as often, and after such waits, as the
@@ -52,9 +52,9 @@ async fn from_any(connect: &Connect, policy: &RegistryPolicy, store: &Arc<Store>
     0
 }
 
-/// Registers all that is valid, each with a whole new lease, and says how many that were. Nothing of it is told to peers.
+/// Registers all that is valid and has not left meanwhile, each with a whole new lease, and says how many that were. Nothing of it is told to peers.
 fn keep(all: Applications, store: &Store, clock: Clock) -> usize {
-    valid(all, store).filter_map(|instance| store.register(instance, By::Peer, clock.now()).ok()).count()
+    valid(all, store).map(|instance| store.learn(instance, clock.now())).filter(|learned| *learned == Ok(true)).count()
 }
 
 /// The instances of a document that a client could have registered.

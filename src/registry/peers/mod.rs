@@ -17,7 +17,8 @@
 //!   heartbeats.
 //! - A departure, an override or its end, and a change of metadata show nowhere in heartbeats. With a Java sender they are lost for good; here they are debts of
 //!   the queue, and told as soon as the peer answers, as things stand by then.
-//! - What a peer refuses with a whole batch is gone, as with Java senders: it would refuse it again.
+//! - What a peer does not take for now (5xx, 429, 401, 403) is a debt too. What it refuses with a whole batch (400, 404, 413) is gone, as with Java senders: it
+//!   would refuse it again.
 
 mod copy;
 mod own;
@@ -29,7 +30,7 @@ mod queue;
 mod reaction;
 
 pub(super) use copy::{copy, valid};
-pub(super) use own::others;
+pub(super) use own::{distinct, own};
 pub use policy::PeerPolicy;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -94,7 +95,6 @@ impl Peers {
             let transport = ServersPolicy {
                 connect_timeout: now.peers.connect_timeout,
                 request_timeout: now.peers.request_timeout,
-                max_bytes: now.limits.batch_bytes,
                 ..ServersPolicy::default()
             };
             let transport = Transport::new(&connect.servers(vec![url.clone()], transport))?;
@@ -102,6 +102,13 @@ impl Peers {
         };
         let all = connect.urls.iter().map(peer).collect::<Result<_, PolicyError>>()?;
         Ok(Self { all, policy: policy.clone(), clock })
+    }
+
+    /// Leaves out those that are this registry itself.
+    pub(super) fn leave_out(&self, own: &[bool]) {
+        for (peer, _) in self.all.iter().zip(own).filter(|(_, is_own)| **is_own) {
+            peer.leave_out();
+        }
     }
 
     /// Sends to each on its own, until told to close.
@@ -112,14 +119,14 @@ impl Peers {
         closing: &CancellationToken,
         ended: &CancellationToken,
     ) {
-        for peer in &self.all {
+        for peer in self.all.iter().filter(|peer| !peer.is_left_out()) {
             let task = Arc::clone(peer).run(Arc::clone(store), self.clock, closing.clone());
             tasks.spawn(ended.clone().run_until_cancelled_owned(task));
         }
     }
 
     pub(super) fn views(&self) -> Vec<PeerView> {
-        self.all.iter().map(|peer| peer.view(self.clock.now())).collect()
+        self.all.iter().filter(|peer| !peer.is_left_out()).map(|peer| peer.view(self.clock.now())).collect()
     }
 }
 

@@ -5,38 +5,44 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
+
 use crate::{discover::eureka::ServerUrl, endpoint::Address};
 
 /// How long a name may take to be looked up.
 const LOOKUP: Duration = Duration::from_secs(2);
 
-/// The URLs of others. One that leads back here would undo what happened meanwhile: it would be told half a second later that an instance left which is back.
-pub(in crate::registry) async fn others(
-    urls: Vec<ServerUrl>,
-    my_url: Option<&ServerUrl>,
-    listening: SocketAddr,
-) -> Vec<ServerUrl> {
-    let own = Own::new(listening);
-    let mut others: Vec<ServerUrl> = Vec::new();
+/// Each of the URLs once, but for the one that is known to be our own.
+pub(in crate::registry) fn distinct(urls: Vec<ServerUrl>, my_url: Option<&ServerUrl>) -> Vec<ServerUrl> {
+    let mut distinct: Vec<ServerUrl> = Vec::new();
     for url in urls {
-        if others.iter().any(|other| same(other, &url)) {
+        if distinct.iter().any(|other| other.is_same(&url)) {
             tracing::warn!(target: "hopvine::registry", %url, "a peer is named twice");
-        } else if my_url.is_some_and(|my_url| same(my_url, &url)) || own.is_at(url.endpoint().address()).await {
-            tracing::warn!(target: "hopvine::registry", %url, %listening, "left out of the peers: this registry itself");
+        } else if my_url.is_some_and(|my_url| my_url.is_same(&url)) {
+            left_out(&url);
         } else {
-            others.push(url);
+            distinct.push(url);
         }
     }
-    others
+    distinct
 }
 
-fn same(url: &ServerUrl, other: &ServerUrl) -> bool {
-    match (url.endpoint().address(), other.endpoint().address()) {
-        (Address::Host(host, port), Address::Host(other, other_port)) => {
-            host.eq_ignore_ascii_case(other) && port == other_port
+/// Whether each of the URLs leads back here. A registry that told itself would undo what happened meanwhile: it would be told half a second later that an instance
+/// left which is back. Names are looked up at once.
+pub(in crate::registry) async fn own(urls: &[ServerUrl], listening: SocketAddr) -> Vec<bool> {
+    let own = Own::new(listening);
+    let is_own = urls.iter().map(async |url| {
+        let is_own = own.is_at(url.endpoint().address()).await;
+        if is_own {
+            left_out(url);
         }
-        (address, other) => address == other,
-    }
+        is_own
+    });
+    join_all(is_own).await
+}
+
+fn left_out(url: &ServerUrl) {
+    tracing::warn!(target: "hopvine::registry", %url, "left out of the peers: this registry itself");
 }
 
 /// Where this registry listens.
@@ -79,7 +85,9 @@ mod tests {
     async fn left(urls: &[&str], my_url: Option<&str>, listening: &str) -> Vec<String> {
         let my_url = my_url.map(|url| url.parse::<ServerUrl>().unwrap());
         let urls = ServerUrl::list(urls).unwrap();
-        others(urls, my_url.as_ref(), listening.parse().unwrap()).await.iter().map(ToString::to_string).collect()
+        let urls = distinct(urls, my_url.as_ref());
+        let own = own(&urls, listening.parse().unwrap()).await;
+        urls.iter().zip(own).filter(|(_, is_own)| !is_own).map(|(url, _)| url.to_string()).collect()
     }
 
     #[tokio::test]
@@ -103,5 +111,12 @@ mod tests {
     async fn a_peer_that_is_named_twice_is_told_once() {
         let twice = ["http://127.0.0.2:1/eureka/", "http://u:p@127.0.0.2:1/eureka/v2/"];
         assert_eq!(left(&twice, None, "127.0.0.1:1").await, twice[..1]);
+    }
+
+    #[tokio::test]
+    async fn two_peers_behind_one_proxy_are_both_told() {
+        let two = ["http://proxy.invalid:80/a/eureka/", "http://proxy.invalid:80/b/eureka/"];
+        assert_eq!(left(&two, None, "127.0.0.1:1").await, two);
+        assert_eq!(left(&two, Some("http://proxy.invalid:80/a/eureka/v2"), "127.0.0.1:1").await, two[1..]);
     }
 }

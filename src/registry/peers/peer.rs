@@ -19,9 +19,6 @@ use crate::{
     registry::{By, Clock, Moment, RegistryPolicy, Store},
 };
 
-/// Bytes of an answer above which it is read on a thread of its own kind.
-const LARGE: usize = 16 * 1024;
-
 /// What is told to one other registry, and how that goes.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -38,6 +35,8 @@ struct State {
     health: Health,
     sent: u64,
     failed: u64,
+    /// It is this registry itself.
+    is_left_out: bool,
 }
 
 #[derive(Debug, Default)]
@@ -63,9 +62,19 @@ impl Peer {
 
     /// Puts an operation in line. Called with the store's lock held, so that nothing here may take that lock while it holds this one.
     pub(super) fn push(&self, operation: Replication, now: Moment, policy: &RegistryPolicy) {
-        if self.state().queue.push(operation, now, policy) {
+        let mut state = self.state();
+        if !state.is_left_out && state.queue.push(operation, now, policy) {
             self.wake.notify_one();
         }
+    }
+
+    /// It is told nothing, and never was.
+    pub(super) fn leave_out(&self) {
+        *self.state() = State { is_left_out: true, ..State::default() };
+    }
+
+    pub(super) fn is_left_out(&self) -> bool {
+        self.state().is_left_out
     }
 
     pub(super) fn view(&self, now: Moment) -> PeerView {
@@ -122,15 +131,14 @@ impl Peer {
         if items.is_empty() {
             return true;
         }
-        let body = loop {
-            let body = batch(&items);
-            if body.len() <= policy.limits.batch_bytes || items.len() == 1 {
-                break body;
-            }
-            // More than a peer with our limits takes.
-            let rest = items.split_off(items.len() / 2);
+        let mut body = Vec::new();
+        // More than that a peer with our limits does not take.
+        let most = policy.limits.batch_bytes;
+        let fitting = json::write_replications_within(items.iter().map(Item::on_the_wire), most, &mut body);
+        let rest = items.split_off(fitting);
+        if !rest.is_empty() {
             self.state().queue.put_back(rest, clock.now(), policy);
-        };
+        }
         let verdict = self.exchange(body, items.len(), policy).await;
         let now = clock.now();
         let (first, error) = match verdict {
@@ -147,6 +155,12 @@ impl Peer {
                 self.state().failed += items.len() as u64;
                 return false;
             }
+            Verdict::Denied(error) => {
+                backoff.failed(now, policy.peers.busy_wait, policy.peers.max_retry_wait, fastrand::f64());
+                self.failing(now, error);
+                self.state().queue.owe_all(items, now, policy);
+                return false;
+            }
             Verdict::Busy(error) => (policy.peers.busy_wait, error),
             Verdict::Broken(error) => (policy.peers.retry_wait, error),
         };
@@ -160,6 +174,8 @@ impl Peer {
         let mut ask = Ask::new(Method::POST, "peerreplication/batch/");
         ask.headers = self.headers.clone();
         ask.body = Some(Bytes::from(body));
+        // Of each operation it may be a whole instance.
+        ask.max_bytes = Some(policy.peers.sync_bytes);
 
         let end = Instant::now() + policy.peers.request_timeout;
         let answer = match timeout_at(end, self.transport.exchange(0, &ask)).await {
@@ -168,16 +184,8 @@ impl Peer {
             Err(_) => return Verdict::Busy("no answer in time".to_owned()),
         };
         let (status, limits) = (answer.status, policy.limits.document.clone());
-        let is_large = answer.wire_bytes() > LARGE;
-        let read = move || match answer.body() {
-            Ok(body) => verdict(status, &body, count, &limits),
-            Err(error) => Verdict::Broken(error),
-        };
-        if !is_large {
-            return read();
-        }
-        let reading = tokio::task::spawn_blocking(read).await;
-        reading.unwrap_or_else(|_| Verdict::Broken("reading the answer was cut short".to_owned()))
+        let read = answer.read(move |body| Ok(verdict(status, body, count, &limits)));
+        read.await.unwrap_or_else(Verdict::Broken)
     }
 
     /// Does what a batch's answers ask for.
@@ -200,25 +208,15 @@ impl Peer {
                     Some(_) => self.state().queue.owe_status(key.clone(), now, policy),
                     None => self.push(operation(&key, dirty, Action::Cancel), now, policy),
                 }),
-                Reaction::Take(key, instance) => {
-                    // A heartbeat may have been told twice, and something have happened here meanwhile.
-                    let known = store.instance(&key.0, &key.1, now);
-                    if known.is_some_and(|known| known.last_dirty_timestamp < instance.last_dirty_timestamp) {
-                        self.take(store, &key, instance, now);
-                    }
-                }
-                Reaction::TakeBack(key, instance) => {
-                    let known = store.instance(&key.0, &key.1, now);
-                    if known.is_none_or(|known| known.last_dirty_timestamp < instance.last_dirty_timestamp) {
-                        self.take(store, &key, instance, now);
-                    }
-                }
+                // A heartbeat may have been told twice, and something have happened here meanwhile.
+                Reaction::Take(key, instance) => self.take(store, &key, instance, false, now),
+                Reaction::TakeBack(key, instance) => self.take(store, &key, instance, true, now),
             }
         }
     }
 
-    fn take(&self, store: &Store, key: &Key, instance: Arc<Instance>, now: Moment) {
-        if let Err(reason) = take(store, key, instance, now) {
+    fn take(&self, store: &Store, key: &Key, instance: Arc<Instance>, absent: bool, now: Moment) {
+        if let Err(reason) = take(store, key, instance, absent, now) {
             self.state().failed += 1;
             tracing::warn!(target: "hopvine::registry", peer = %self.url, app = ?key.0, id = ?key.1, reason,
                 "a peer's newer instance is not taken");
@@ -252,26 +250,19 @@ impl Peer {
     }
 }
 
-fn batch(items: &[Item]) -> Vec<u8> {
-    let operations: Vec<Replication> = items.iter().map(Item::on_the_wire).collect();
-    let mut body = Vec::new();
-    json::write_replications(&operations, &mut body);
-    body
-}
-
 fn operation((app_name, id): &Key, last_dirty_timestamp: Option<u64>, action: Action) -> Replication {
     Replication { app_name: Arc::clone(app_name), id: Arc::clone(id), last_dirty_timestamp, action }
 }
 
-/// Takes an instance that a peer knows better, with its override.
-fn take(store: &Store, (app, id): &Key, instance: Arc<Instance>, now: Moment) -> Result<(), String> {
+/// Takes an instance that a peer knows better, with its override, if it is newer than what is here by now.
+fn take(store: &Store, (app, id): &Key, instance: Arc<Instance>, absent: bool, now: Moment) -> Result<(), String> {
     instance.validate(app).map_err(|invalid| invalid.to_string())?;
     if instance.id() != &**id {
         return Err("it has another id".to_owned());
     }
     let overridden = instance.overridden_status;
-    store.register(Arc::unwrap_or_clone(instance), By::Peer, now).map_err(|refused| refused.to_string())?;
-    if overridden != InstanceStatus::Unknown {
+    let taken = store.take_newer(Arc::unwrap_or_clone(instance), absent, now).map_err(|refused| refused.to_string())?;
+    if taken && overridden != InstanceStatus::Unknown {
         store.set_status(app, id, overridden, None, By::Peer, now).map_err(|refused| refused.to_string())?;
     }
     Ok(())

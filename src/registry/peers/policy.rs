@@ -40,7 +40,7 @@ pub struct PeerPolicy {
     /// How long one peer may take to give everything it knows at our start. By default 10 s.
     #[serde(with = "humantime_serde")]
     pub sync_timeout: Duration,
-    /// Bytes of it, unpacked. By default 128 MiB.
+    /// Bytes of it, unpacked; and of an answer to a batch. By default 128 MiB.
     pub sync_bytes: usize,
     /// How often all peers are asked once more, if none had anything (`registry-sync-retries`). By default 0.
     pub sync_retries: u32,

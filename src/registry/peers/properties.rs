@@ -381,13 +381,17 @@ fn what_a_peer_answers_to_a_batch_says_whether_it_is_tried_again() {
     let of = |status, body: &[u8]| match verdict(StatusCode::from_u16(status).unwrap(), body, 1, &Limits::default()) {
         Verdict::Answered(_) => "answered",
         Verdict::Busy(_) => "busy",
+        Verdict::Denied(_) => "denied",
         Verdict::Broken(_) => "broken",
         Verdict::Refused(_) => "refused",
     };
     assert_eq!(of(200, ok), "answered");
     assert_eq!(of(200, br#"{"responseList":[{"statusCode":200,"x":1}]}"#), "answered");
     assert_eq!(of(503, ok), "busy");
-    for status in [400, 401, 404, 413, 429, 500, 302] {
+    for status in [401, 403, 408, 429, 500, 502, 504] {
+        assert_eq!(of(status, ok), "denied", "{status}");
+    }
+    for status in [400, 404, 413, 302] {
         assert_eq!(of(status, ok), "refused", "{status}");
     }
     assert_eq!(of(200, b""), "refused");

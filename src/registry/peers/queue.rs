@@ -165,6 +165,19 @@ impl Queue {
         }
     }
 
+    /// Owes the peer what it did not take: it is told how things stand by then. Heartbeats are forgotten.
+    pub(super) fn owe_all(&mut self, items: Vec<Item>, now: Moment, policy: &RegistryPolicy) {
+        for Item { operation, origin } in items {
+            match origin {
+                Origin::Debt(debt) => self.owe((operation.app_name, operation.id), debt, policy.limits.instances),
+                Origin::Task { .. } => self.lose(operation, policy.limits.instances),
+            }
+        }
+        if !self.is_empty() {
+            self.waiting.get_or_insert(now);
+        }
+    }
+
     /// Owes the peer what an operator says of an instance: it may have an older word.
     pub(super) fn owe_status(&mut self, key: Key, now: Moment, policy: &RegistryPolicy) {
         self.owe(key, Debt { status: true, ..Debt::default() }, policy.limits.instances);

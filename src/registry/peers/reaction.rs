@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
+
 use super::queue::{Item, Key};
 use crate::{
     eureka::{Action, Instance, Limits, ReplicationResponse, json},
@@ -17,6 +19,8 @@ pub(super) enum Verdict {
     Busy(String),
     /// It could not be reached or understood.
     Broken(String),
+    /// It does not take this now, and nobody knows why: another 5xx, 429, 408, or 401 and 403, until somebody mends the password.
+    Denied(String),
     /// It will not have this batch, now or later.
     Refused(String),
 }
@@ -43,9 +47,14 @@ pub(super) struct Outcome {
 }
 
 /// What an answer with this status and body is to a batch of so many items.
-pub(super) fn verdict(status: http::StatusCode, body: &[u8], items: usize, limits: &Limits) -> Verdict {
-    if status == http::StatusCode::SERVICE_UNAVAILABLE {
+pub(super) fn verdict(status: StatusCode, body: &[u8], items: usize, limits: &Limits) -> Verdict {
+    if status == StatusCode::SERVICE_UNAVAILABLE {
         return Verdict::Busy(status.to_string());
+    }
+    let denied =
+        [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+    if status.is_server_error() || denied.contains(&status) {
+        return Verdict::Denied(status.to_string());
     }
     if !status.is_success() {
         return Verdict::Refused(status.to_string());

@@ -9,7 +9,7 @@ use crate::registry::{
     http::{Desk, Opening},
     peers::{self, Connect, Peers, Sinks},
     render::Documents,
-    snapshot::{self, Keeper},
+    snapshot::{Keeper, SnapshotPolicy},
     watch::Watches,
 };
 
@@ -23,7 +23,7 @@ impl RegistryBuilder {
         let urls = self.peers.map_err(StartError::Peers)?;
         let my_url = self.my_url.map_err(StartError::Peers)?;
         if let Some(path) = &self.snapshot {
-            snapshot::check(path).map_err(|error| StartError::Snapshot(path.clone(), error))?;
+            SnapshotPolicy::check_path(path).map_err(|error| StartError::Snapshot(path.clone(), error))?;
         }
         let bind = |error| StartError::Bind(self.address, error);
         let socket = TcpListener::bind(self.address).await.map_err(bind)?;
@@ -48,24 +48,23 @@ impl RegistryBuilder {
 
         let clock = Clock::start();
         let store = Arc::new(Store::new(policy, clock.now()).map_err(StartError::Policy)?);
-        let connect = Connect {
-            urls: peers::others(urls, my_url.as_ref(), address).await,
+        let mut connect = Connect {
+            urls: peers::distinct(urls, my_url.as_ref()),
             #[cfg(feature = "tls")]
             tls: self.peer_tls,
         };
         let peers = Arc::new(Peers::new(&connect, address, store.policy(), clock).map_err(StartError::Policy)?);
         let told = (!connect.urls.is_empty()).then(|| Arc::clone(&peers) as Arc<dyn ReplicationSink>);
-        match (told, self.sink) {
-            (Some(sink), None) | (None, Some(sink)) => store.replicate_to(sink),
-            (Some(peers), Some(sink)) => store.replicate_to(Arc::new(Sinks(vec![peers, sink]))),
-            (None, None) => {}
-        }
+        tell(&store, told, self.sink);
         let keeper = self.snapshot.map(|path| Keeper::new(path, &store, clock));
 
         let documents = Arc::new(Documents::new(Arc::clone(&store), clock));
         let watches = Watches::new(Arc::clone(&store), clock);
         let asks = !connect.urls.is_empty() || keeper.is_some();
         let opening = if asks { Opening::closed() } else { Opening::open() };
+        if asks {
+            store.begin_to_learn();
+        }
         let (ticks, connections) = (Arc::new(Ticks::default()), TaskTracker::new());
         let desk = Arc::new(Desk {
             store,
@@ -99,7 +98,6 @@ impl RegistryBuilder {
         background.spawn(ended.clone().run_until_cancelled_owned(watching));
         background.spawn(ended.clone().run_until_cancelled_owned(upkeep(Arc::clone(&desk), ticks)));
         background.spawn(ended.clone().run_until_cancelled_owned(listener.run()));
-        desk.peers.start(&last, &desk.store, &closing, &ended);
         self.monitor.register(&desk.name, &desk);
         let handle = RegistryHandle {
             monitor: self.monitor,
@@ -111,6 +109,8 @@ impl RegistryBuilder {
             ended: ended.clone().drop_guard(),
         };
         // From here on, dropping this drops the handle, which stops everything.
+        leave_out_own(&handle.desk, &mut connect).await;
+        handle.desk.peers.start(&handle.last, &handle.desk.store, &closing, &ended);
         if asks {
             learn(&handle.desk, &connect, keeper.as_ref()).await;
         }
@@ -119,6 +119,23 @@ impl RegistryBuilder {
         }
         Ok(handle)
     }
+}
+
+/// Tells them what clients do.
+fn tell(store: &Store, peers: Option<Arc<dyn ReplicationSink>>, sink: Option<Arc<dyn ReplicationSink>>) {
+    match (peers, sink) {
+        (Some(sink), None) | (None, Some(sink)) => store.replicate_to(sink),
+        (Some(peers), Some(sink)) => store.replicate_to(Arc::new(Sinks(vec![peers, sink]))),
+        (None, None) => {}
+    }
+}
+
+/// Leaves out of the peers those that are this registry itself. What happens meanwhile waits to be told.
+async fn leave_out_own(desk: &Desk, connect: &mut Connect) {
+    let own = peers::own(&connect.urls, desk.address).await;
+    desk.peers.leave_out(&own);
+    let mut own = own.into_iter();
+    connect.urls.retain(|_| own.next() == Some(false));
 }
 
 /// Takes over what peers know, or else what the snapshot does, and opens the lists.
@@ -134,8 +151,10 @@ async fn learn(desk: &Desk, connect: &Connect, keeper: Option<&Arc<Keeper>>) {
     if let Some(keeper) = keeper.filter(|_| learned == 0) {
         learned = keeper.restore().await;
     }
+    store.has_learned();
     let wait = store.policy().get().peers.empty_wait;
-    desk.opening.open_at(if learned == 0 { clock.now().after(wait) } else { clock.now() });
+    let asked_in_vain = learned == 0 && (!connect.urls.is_empty() || keeper.is_some());
+    desk.opening.open_at(if asked_in_vain { clock.now().after(wait) } else { clock.now() });
 }
 
 /// Lets time pass in the store.

@@ -5,8 +5,8 @@ mod policy;
 pub use policy::SnapshotPolicy;
 
 use std::{
-    fs, io,
-    path::{Path, PathBuf},
+    io,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -34,25 +34,15 @@ pub(super) struct Keeper {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The store's version that is on disk; none, as long as it is what it was at the start.
-    version: Option<u64>,
+    /// The store's version that is on disk; 0 is that of a store nobody has told anything.
+    version: u64,
     written: Option<Moment>,
+    /// How things stood when, as the file says.
+    dated: Option<Moment>,
     /// When that was written which was restored.
     restored: Option<Moment>,
     tried: Option<Moment>,
     error: Option<String>,
-}
-
-/// Whether the file's folder is there: that it is not is a wrong setting, not a bad day.
-pub(super) fn check(path: &Path) -> io::Result<()> {
-    if path.file_name().is_none() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "names no file"));
-    }
-    let folder = snapshot::folder(path);
-    if !fs::metadata(folder)?.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{} is no folder", folder.display())));
-    }
-    Ok(())
 }
 
 impl Keeper {
@@ -75,7 +65,6 @@ impl Keeper {
                 let restored = known.filter_map(|instance| self.store.restore(instance, self.clock.now()).ok()).count();
                 let mut state = self.state();
                 state.restored = Some(self.clock.now().before(loaded.age));
-                state.version = Some(self.store.version());
                 tracing::info!(target: "hopvine::registry", path = %self.path.display(), age = ?loaded.age, instances = restored,
                     "restored from the snapshot");
                 restored
@@ -88,32 +77,41 @@ impl Keeper {
         }
     }
 
-    /// Writes it when something has changed, until it is told to close; then once more.
+    /// Writes it when something has changed, or it grows old, until it is told to close; then once more.
     pub(super) async fn run(self: Arc<Self>, closing: CancellationToken) {
         while closing.run_until_cancelled(tokio::time::sleep_until(Instant::now() + TICK)).await.is_some() {
-            let interval = self.store.policy().get().snapshot.interval;
-            let tried = self.state().tried;
-            if tried.is_none_or(|tried| self.clock.now().since(tried) >= interval) {
+            if self.is_due() {
                 self.save().await;
             }
         }
-        self.save().await;
+        // Even if nothing has changed: the next start must see that this was so until now.
+        if self.store.version() > 0 {
+            self.save().await;
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let (now, policy) = (self.clock.now(), self.store.policy().get());
+        let state = self.state();
+        if state.tried.is_some_and(|tried| now.since(tried) < policy.snapshot.interval) {
+            return false;
+        }
+        let grows_old = || state.dated.is_some_and(|dated| now.since(dated) > policy.snapshot.max_age / 4);
+        state.version != self.store.version() || grows_old()
     }
 
     async fn save(self: &Arc<Self>) {
-        let version = self.store.version();
-        if self.state().version.unwrap_or(0) == version {
-            return;
-        }
-        self.state().tried = Some(self.clock.now());
+        let (version, now) = (self.store.version(), self.clock.now());
+        self.state().tried = Some(now);
         let keeper = Arc::clone(self);
         // Changes that come while it is read make it newer than this version: it is written once more then.
         let saved = tokio::task::spawn_blocking(move || keeper.save_now()).await;
         let saved = saved.unwrap_or_else(|_| Err(io::Error::other("writing it was cut short")));
         let mut state = self.state();
         match saved {
-            Ok(()) => {
-                (state.version, state.written, state.error) = (Some(version), Some(self.clock.now()), None);
+            Ok(age) => {
+                (state.version, state.error) = (version, None);
+                (state.written, state.dated) = (Some(self.clock.now()), Some(now.before(age)));
             }
             Err(error) => {
                 if state.error.is_none() {
@@ -124,16 +122,16 @@ impl Keeper {
         }
     }
 
-    /// Who was silent since a restart is known from the former file, and no better: so this one is as old as that, or is without them.
-    fn save_now(&self) -> io::Result<()> {
+    /// Says of which age it is. Who was silent since a restart is known from the former file, and no better: so this one is as old as that, or is without them.
+    fn save_now(&self) -> io::Result<Duration> {
         let age = self.state().restored.map(|restored| self.clock.now().since(restored));
-        match age.filter(|_| self.store.unheard() > 0) {
-            Some(age) if age <= self.store.policy().get().snapshot.max_age => {
-                snapshot::save(&self.path, &self.store.all(), age)
-            }
-            Some(_) => snapshot::save(&self.path, &self.store.all_heard(), Duration::ZERO),
-            None => snapshot::save(&self.path, &self.store.all(), Duration::ZERO),
-        }
+        let (applications, age) = match age.filter(|_| self.store.unheard() > 0) {
+            Some(age) if age <= self.store.policy().get().snapshot.max_age => (self.store.all(), age),
+            Some(_) => (self.store.all_heard(), Duration::ZERO),
+            None => (self.store.all(), Duration::ZERO),
+        };
+        snapshot::save(&self.path, &applications, age)?;
+        Ok(age)
     }
 
     pub(super) fn view(&self) -> SnapshotView {

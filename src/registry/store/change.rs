@@ -7,11 +7,18 @@ use crate::{
 };
 
 impl Store {
-    /// Takes an instance out, with its override. `false` if it is not there.
+    /// Takes an instance out, with its override. `false` if it is not there; peers are told all the same while a registry learns from them what there is.
     pub fn cancel(&self, app: &str, id: &str, by: By, now: Moment) -> bool {
         let policy = self.policy.get();
         let mut state = self.write();
-        let Some((id, left)) = self.remove(&mut state, app, id, now, &policy) else { return false };
+        let is_news = state.departs(app, id, policy.limits.instances);
+        let Some((id, left)) = self.remove(&mut state, app, id, now, &policy) else {
+            if is_news {
+                let (app_name, id) = (app.into(), id.into());
+                self.forward(by, || Replication { app_name, id, last_dirty_timestamp: None, action: Action::Cancel });
+            }
+            return false;
+        };
         self.forward(by, || Replication {
             app_name: Arc::clone(&left.app),
             id,

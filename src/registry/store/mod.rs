@@ -16,6 +16,7 @@ use std::{
 mod change;
 mod evict;
 mod heartbeat;
+mod learn;
 mod lease;
 mod moment;
 mod operation;
@@ -40,6 +41,7 @@ use crate::{
     registry::{Counters, RegistryPolicy},
 };
 
+use learn::Departed;
 use lease::Lease;
 use overriding::Override;
 use recent::{Change, Recent};
@@ -73,6 +75,7 @@ struct State {
     overrides: usize,
     counts: StatusCounts,
     recent: Recent,
+    departed: Departed,
 }
 
 /// One instance. What a heartbeat compares lies here beside the lease: with many instances, each look elsewhere is a miss of the processor's cache.

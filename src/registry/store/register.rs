@@ -5,7 +5,9 @@ use std::{
 
 use super::{By, Lease, Moment, Override, Refused, Slot, State, Store, mark};
 use crate::{
-    eureka::{Action, ActionType, DataCenterInfo, Instance, InstanceStatus, LeaseInfo, Replication, StatusRules},
+    eureka::{
+        Action, ActionType, DataCenterInfo, Instance, InstanceStatus, LeaseInfo, Metadata, Replication, StatusRules,
+    },
     registry::RegistryPolicy,
 };
 
@@ -14,9 +16,39 @@ impl Store {
     ///
     /// What is kept stays if it changed itself later than what comes; the lease is a new one all the same.
     pub fn register(&self, instance: Instance, by: By, now: Moment) -> Result<(), Refused> {
+        self.register_if(instance, by, now, |_, _| true).map(drop)
+    }
+
+    /// Takes an instance that a peer knows better, if it is newer than what is here by now; one that is not here, only if `absent`. Says whether it was taken.
+    pub(in crate::registry) fn take_newer(
+        &self,
+        instance: Instance,
+        absent: bool,
+        now: Moment,
+    ) -> Result<bool, Refused> {
+        let policy = self.policy.get();
+        self.register_if(instance, By::Peer, now, |state, instance| {
+            let slot = state.slot(&instance.app, instance.id()).filter(|slot| !self.reads_as_gone(slot, now, &policy));
+            slot.map_or(absent, |slot| slot.instance.last_dirty_timestamp < instance.last_dirty_timestamp)
+        })
+    }
+
+    /// Registers an instance, if it may be as things stand. Says whether it might.
+    pub(super) fn register_if(
+        &self,
+        instance: Instance,
+        by: By,
+        now: Moment,
+        may: impl FnOnce(&State, &Instance) -> bool,
+    ) -> Result<bool, Refused> {
         let policy = self.policy.get();
         let lease = Lease::new(now, lease_duration(&instance, &policy));
-        let registered = self.register_locked(&mut self.write(), instance, lease, by, now, &policy);
+        let mut state = self.write();
+        if !may(&state, &instance) {
+            return Ok(false);
+        }
+        let registered = self.register_locked(&mut state, instance, lease, by, now, &policy);
+        drop(state);
         match registered {
             Ok(()) => {
                 self.counters.registrations.add();
@@ -24,16 +56,17 @@ impl Store {
             }
             Err(refused) => self.counters.refused(refused),
         }
-        registered
+        registered.map(|()| true)
     }
 
-    /// Takes an instance that was here before a restart, with a whole new lease; one that has registered again already stays. Peers are not told.
+    /// Takes an instance that was here before a restart, with a whole new lease; one that has registered again already stays, and one that has left again is not taken.
+    /// Peers are not told.
     ///
     /// Until it is heard of, no heartbeats are expected of it: if those who live send theirs, self-preservation does not keep those who died meanwhile.
     pub fn restore(&self, instance: Instance, now: Moment) -> Result<(), Refused> {
         let policy = self.policy.get();
         let mut state = self.write();
-        if state.slot(&instance.app, instance.id()).is_some() {
+        if state.slot(&instance.app, instance.id()).is_some() || state.has_departed(&instance) {
             return Ok(());
         }
         let lease = Lease::new(now, lease_duration(&instance, &policy)).restored();
@@ -63,7 +96,7 @@ impl Store {
         let mut instance = (*slot.instance).clone();
         let done = bounded(&entries, &policy).and_then(|()| {
             instance.metadata = instance.metadata.with(entries);
-            fits(&instance, &policy)?;
+            within(&instance.metadata, &policy)?;
             let lease = Lease::new(now, lease_duration(&instance, &policy));
             self.register_locked(&mut state, instance, lease, by, now, &policy)
         });
@@ -86,7 +119,7 @@ impl Store {
     ) -> Result<(), Refused> {
         let limits = &policy.limits;
         instance.last_dirty_timestamp.get_or_insert(now.0);
-        name_amazon_instance(&mut instance);
+        name_amazon_instance(&mut instance, policy);
         let id: Arc<str> =
             instance.instance_id.clone().filter(|id| **id == *instance.id()).unwrap_or_else(|| instance.id().into());
         let app = Arc::clone(&instance.app);
@@ -129,6 +162,7 @@ impl Store {
         let slot = Slot::new(Arc::clone(&instance), lease, overridden);
         self.put(state, &app, &id, slot);
         state.remember(&app, &id, now, limits.changes);
+        state.returns(&app, &id);
         self.changed();
         self.forward(by, || Replication {
             app_name: app,
@@ -165,13 +199,15 @@ fn lease_duration(instance: &Instance, policy: &RegistryPolicy) -> Duration {
     said.filter(|seconds| *seconds > 0).map_or(policy.default_lease, |seconds| Duration::from_secs(seconds.into()))
 }
 
-/// An instance on Amazon has a name there; its own stands for it.
-fn name_amazon_instance(instance: &mut Instance) {
+/// An instance on Amazon has a name there; its own stands for it, unless what it says of Amazon is as much as may be: it would be more than anybody reads.
+fn name_amazon_instance(instance: &mut Instance, policy: &RegistryPolicy) {
     if instance.amazon("instance-id").is_none()
         && let Some(DataCenterInfo::Amazon(metadata)) = &instance.data_center_info
     {
         let named = metadata.with([("instance-id", instance.id())]);
-        instance.data_center_info = Some(DataCenterInfo::Amazon(named));
+        if within(&named, policy).is_ok() {
+            instance.data_center_info = Some(DataCenterInfo::Amazon(named));
+        }
     }
 }
 
@@ -181,13 +217,35 @@ fn bounded(entries: &[(String, String)], policy: &RegistryPolicy) -> Result<(), 
     if entries.iter().any(is_long) { Err(Refused::TextBytes(most)) } else { Ok(()) }
 }
 
-fn fits(instance: &Instance, policy: &RegistryPolicy) -> Result<(), Refused> {
+fn within(metadata: &Metadata, policy: &RegistryPolicy) -> Result<(), Refused> {
     let limits = &policy.limits.document;
-    if instance.metadata.bytes() > limits.metadata_bytes {
+    if metadata.bytes() > limits.metadata_bytes {
         return Err(Refused::MetadataBytes(limits.metadata_bytes));
     }
-    if instance.metadata.len() > limits.metadata_entries {
+    if metadata.len() > limits.metadata_entries {
         return Err(Refused::MetadataEntries(limits.metadata_entries));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_left_meanwhile_is_not_brought_back_by_a_peer_that_knew_better() {
+        let store = Store::new(RegistryPolicy::default(), Moment(0)).unwrap();
+        let instance = |dirty| Instance {
+            instance_id: Some("i1".into()),
+            app: "A".into(),
+            last_dirty_timestamp: Some(dirty),
+            ..Instance::default()
+        };
+        assert_eq!(store.take_newer(instance(2), false, Moment(1)), Ok(false));
+        assert!(!store.has("A", "i1"));
+        assert_eq!(store.take_newer(instance(2), true, Moment(1)), Ok(true));
+        for (dirty, is_taken) in [(1, false), (2, false), (3, true)] {
+            assert_eq!(store.take_newer(instance(dirty), true, Moment(2)), Ok(is_taken), "{dirty}");
+        }
+    }
 }

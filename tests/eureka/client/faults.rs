@@ -11,7 +11,7 @@ use hopvine::{
 
 use super::{
     discovery::{directory, ids, often, until},
-    server::{Reply, Seen, Server, applications, eventually, gzip, instance, orders},
+    server::{Reply, Seen, Server, applications, eventually, gzip, instance, orders, with},
 };
 
 fn servers(urls: &[String]) -> Servers {
@@ -246,4 +246,25 @@ async fn a_password_is_never_logged_shown_or_sent_elsewhere() {
         assert!(!shown.contains(secret), "{shown}");
         assert!(!logged.contains(secret), "{logged}");
     }
+}
+
+#[tokio::test]
+async fn one_who_registers_far_too_much_freezes_no_client_and_makes_none_fetch_everything() {
+    let far = with("ORDERS", 2, "UP", "ADDED", &format!("\"homePageUrl\":\"http://{}\",", "x".repeat(9000)));
+    let all = applications("UP_2_", &[("ORDERS", &[instance("ORDERS", 1, "UP"), far.clone()])]);
+    let delta = applications("UP_2_", &[("ORDERS", &[far])]);
+    let answer = move |seen: &Seen| Reply::json(if seen.path.contains("delta") { delta.clone() } else { all.clone() });
+    let server = Server::start(answer).await;
+    let eureka = Eureka::builder(servers(&[server.url()])).policy(often()).build().unwrap();
+    let service = directory(eureka).service("orders");
+    until(&service, &["orders-1"]).await;
+    eventually("deltas go on", || server.count("GET /apps/delta") >= 3).await;
+    assert_eq!(server.count("GET /apps/"), server.count("GET /apps/delta") + 1, "everything was fetched once");
+
+    // It leaves, and somebody else comes.
+    let gone = with("ORDERS", 2, "UP", "DELETED", "");
+    let delta = applications("UP_2_", &[("ORDERS", &[gone, instance("ORDERS", 3, "UP")])]);
+    server.script(move |_| Reply::json(delta.clone()));
+    until(&service, &["orders-1", "orders-3"]).await;
+    assert_eq!(server.count("GET /apps/"), server.count("GET /apps/delta") + 1);
 }

@@ -106,3 +106,46 @@ async fn a_bad_snapshot_is_set_aside_and_one_that_is_too_old_is_left() {
     eventually("a failure", || monitor.snapshot().directories[0].services[0].error.is_some()).await;
     assert!(path.exists() && service.snapshot().version() == 0);
 }
+
+#[tokio::test]
+async fn a_client_to_whom_nothing_was_pushed_for_long_still_has_a_snapshot_that_is_young_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("eureka.json");
+    let pushes = std::sync::Mutex::new(Vec::new());
+    let server = Server::start(move |seen| {
+        if seen.path != "/hopvine/v1/watch" {
+            return Reply::json(orders(&[1, 2]));
+        }
+        let (sender, lines) = tokio::sync::mpsc::unbounded_channel();
+        sender.send("{\"version\":1,\"apps__hashcode\":\"UP_2_\"}\n".to_owned()).unwrap();
+        pushes.lock().unwrap().push(sender);
+        Reply::Push(lines)
+    });
+    let server = server.await;
+    let age = Duration::from_millis(400);
+    let policy = EurekaPolicy {
+        fetch_interval: Duration::from_millis(50),
+        snapshot_interval: Duration::ZERO,
+        snapshot_age: age,
+        ..EurekaPolicy::default()
+    };
+    let eureka = Eureka::builder([server.url()]).policy(policy).snapshot(&path).build().unwrap();
+    let directory = Directory::builder().source(eureka).build();
+    let service = directory.service("orders");
+    until(&service, &["orders-1", "orders-2"]).await;
+    eventually("a snapshot", || path.exists()).await;
+    let first = fs::read(&path).unwrap();
+    eventually("it is young again", || fs::read(&path).unwrap() != first).await;
+    assert_eq!(server.lines(), ["GET /hopvine/v1/watch", "GET /apps/"], "nothing was asked for");
+}
+
+#[tokio::test]
+async fn a_folder_under_the_snapshots_name_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("eureka.json");
+    fs::create_dir(&path).unwrap();
+    let (directory, monitor) = cold(&path, often());
+    let _service = directory.service("orders");
+    eventually("a failure", || monitor.snapshot().directories[0].services[0].error.is_some()).await;
+    assert!(path.is_dir());
+}

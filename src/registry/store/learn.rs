@@ -1,0 +1,46 @@
+use std::{collections::HashSet, sync::Arc};
+
+use super::{By, Moment, Refused, State, Store};
+use crate::eureka::Instance;
+
+/// Who left while the registry learns from others what there is: they may not know it yet. None, once it has learned.
+pub(super) type Departed = Option<HashSet<(Arc<str>, Arc<str>)>>;
+
+impl Store {
+    /// From now on it is remembered who leaves, and peers are told of it, whether he is here or not.
+    pub(in crate::registry) fn begin_to_learn(&self) {
+        self.write().departed = Some(HashSet::new());
+    }
+
+    /// There is no more to learn.
+    pub(in crate::registry) fn has_learned(&self) {
+        self.write().departed = None;
+    }
+
+    /// Takes an instance from a peer's list, unless it has left since: then `false`.
+    pub(in crate::registry) fn learn(&self, instance: Instance, now: Moment) -> Result<bool, Refused> {
+        self.register_if(instance, By::Peer, now, |state, instance| !state.has_departed(instance))
+    }
+}
+
+impl State {
+    pub(super) fn has_departed(&self, instance: &Instance) -> bool {
+        let key = || (Arc::clone(&instance.app), instance.id().into());
+        self.departed.as_ref().is_some_and(|departed| departed.contains(&key()))
+    }
+
+    /// Remembers that this one left, if there is something to learn yet; says whether that is news.
+    pub(super) fn departs(&mut self, app: &str, id: &str, most: usize) -> bool {
+        match &mut self.departed {
+            Some(departed) if departed.len() < most => departed.insert((app.into(), id.into())),
+            _ => false,
+        }
+    }
+
+    /// It is there again.
+    pub(super) fn returns(&mut self, app: &Arc<str>, id: &Arc<str>) {
+        if let Some(departed) = &mut self.departed {
+            departed.remove(&(Arc::clone(app), Arc::clone(id)));
+        }
+    }
+}
