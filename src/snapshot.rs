@@ -51,11 +51,10 @@ pub(crate) enum NotLoaded {
 
 /// Reads it, if there is one that is young enough.
 pub(crate) fn load(path: &Path, max_age: Duration, max_bytes: usize, limits: &Limits) -> Result<Loaded, NotLoaded> {
-    let file = File::open(path).map_err(|error| match error.kind() {
+    let whole = bytes(path, max_bytes).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => NotLoaded::Missing,
         _ => NotLoaded::Unreadable(error),
     })?;
-    let whole = bytes(file, max_bytes).map_err(NotLoaded::Unreadable)?;
     match read(&whole, max_bytes, limits) {
         Ok(loaded) if loaded.age > max_age => Err(NotLoaded::Old(loaded.age)),
         Ok(loaded) => Ok(loaded),
@@ -71,12 +70,13 @@ fn most(max_bytes: usize) -> u64 {
     max_bytes as u64 + 256
 }
 
-fn bytes(file: File, max_bytes: usize) -> io::Result<Vec<u8>> {
-    if !file.metadata()?.is_file() {
+fn bytes(path: &Path, max_bytes: usize) -> io::Result<Vec<u8>> {
+    // Looked at before it is opened: a pipe would be waited for.
+    if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
     }
     let mut whole = Vec::new();
-    file.take(most(max_bytes) + 1).read_to_end(&mut whole)?;
+    File::open(path)?.take(most(max_bytes) + 1).read_to_end(&mut whole)?;
     Ok(whole)
 }
 

@@ -82,11 +82,15 @@ impl<'l> Reading<'l> {
         if let Some(beyond) = self.beyond.take() {
             return Err(beyond);
         }
+        Ok(read)
+    }
+
+    /// Tells the log of a list's elements that were beyond the limits, all at once. Not for what anybody may send again and again.
+    pub(super) fn tell_reduced(&self) {
         if let Some(first) = self.first_reduced.take() {
             tracing::warn!(target: "hopvine::eureka", elements = self.reduced.get(), %first,
-                "a document has elements that are beyond the limits: they are taken for no more than names");
+                "a list has instances that are beyond the limits: they are taken for no more than names");
         }
-        Ok(read)
     }
 
     /// Something is beyond the limits, where the reader is.

@@ -110,6 +110,8 @@ fn known(registry: &RegistryHandle) -> Vec<String> {
 struct Gate {
     address: SocketAddr,
     open: Arc<AtomicBool>,
+    /// Whether something passes, as of now.
+    passes: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -117,7 +119,8 @@ impl Gate {
     async fn before(behind: SocketAddr) -> Self {
         let listener = TcpListener::bind(LOCAL).await.unwrap();
         let (address, open) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(true)));
-        let is_open = Arc::clone(&open);
+        let passes = Arc::new(AtomicBool::new(true));
+        let (is_open, now_passes) = (Arc::clone(&open), Arc::clone(&passes));
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
@@ -126,8 +129,10 @@ impl Gate {
                 if !is_open.load(Relaxed) {
                     drop(accepted);
                     connections.shutdown().await;
+                    now_passes.store(false, Relaxed);
                     continue;
                 }
+                now_passes.store(true, Relaxed);
                 if let Ok(Ok((mut near, _))) = accepted {
                     connections.spawn(async move {
                         let Ok(mut far) = TcpStream::connect(behind).await else { return };
@@ -136,11 +141,13 @@ impl Gate {
                 }
             }
         });
-        Self { address, open, task }
+        Self { address, open, passes, task }
     }
 
-    fn open(&self, open: bool) {
+    /// Returns when it is so: what happens after a cut is told to nobody.
+    async fn open(&self, open: bool) {
         self.open.store(open, Relaxed);
+        eventually("the gate moves", || self.passes.load(Relaxed) == open).await;
     }
 }
 
@@ -289,7 +296,7 @@ async fn what_could_not_be_told_in_time_or_found_no_room_is_told_when_the_peer_c
     set("i1").unwrap();
     eventually("told", || known(&a) == known(&b)).await;
 
-    gate.open(false);
+    gate.open(false).await;
     for number in 0..10 {
         a.store().cancel("ORDERS", &format!("i{number}"), By::Client, a.now());
         a.store()
@@ -310,7 +317,7 @@ async fn what_could_not_be_told_in_time_or_found_no_room_is_told_when_the_peer_c
     assert_eq!(view(&a)[0].dropped, 0);
     assert_ne!(known(&a), known(&b));
 
-    gate.open(true);
+    gate.open(true).await;
     eventually("told after all", || known(&a) == known(&b)).await;
     a.shutdown().await;
     b.shutdown().await;

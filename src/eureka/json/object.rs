@@ -42,7 +42,9 @@ pub(super) fn document<O: Object>(document: &[u8], root: Field, object: O, limit
         json.end()?;
         Ok(object)
     });
-    reading.finish(read)
+    let read = reading.finish(read)?;
+    reading.tell_reduced();
+    Ok(read)
 }
 
 /// Reads an object that stands alone.

@@ -36,7 +36,9 @@ pub(super) fn document<T>(
         elements.finish()?;
         Ok::<T, String>(value)
     };
-    reading.finish(read())
+    let read = reading.finish(read())?;
+    reading.tell_reduced();
+    Ok(read)
 }
 
 impl<'d, 'a, 'l> Elements<'d, 'a, 'l> {

@@ -11,7 +11,7 @@ impl Store {
     pub fn cancel(&self, app: &str, id: &str, by: By, now: Moment) -> bool {
         let policy = self.policy.get();
         let mut state = self.write();
-        let is_news = state.departs(app, id, policy.limits.instances);
+        let is_news = state.departs(app, id, &policy.limits);
         let Some((id, left)) = self.remove(&mut state, app, id, now, &policy) else {
             if is_news {
                 let (app_name, id) = (app.into(), id.into());

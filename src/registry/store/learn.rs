@@ -1,7 +1,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{By, Moment, Refused, State, Store};
-use crate::eureka::Instance;
+use crate::{eureka::Instance, registry::RegistryLimits};
 
 /// Who left while the registry learns from others what there is: they may not know it yet. None, once it has learned.
 pub(super) type Departed = Option<HashSet<(Arc<str>, Arc<str>)>>;
@@ -29,10 +29,13 @@ impl State {
         self.departed.as_ref().is_some_and(|departed| departed.contains(&key()))
     }
 
-    /// Remembers that this one left, if there is something to learn yet; says whether that is news.
-    pub(super) fn departs(&mut self, app: &str, id: &str, most: usize) -> bool {
+    /// Remembers that this one left, if there is something to learn yet; says whether that is news. Nobody has a longer name than a text may be.
+    pub(super) fn departs(&mut self, app: &str, id: &str, limits: &RegistryLimits) -> bool {
+        let most = limits.document.text_bytes;
         match &mut self.departed {
-            Some(departed) if departed.len() < most => departed.insert((app.into(), id.into())),
+            Some(departed) if departed.len() < limits.instances && app.len() <= most && id.len() <= most => {
+                departed.insert((app.into(), id.into()))
+            }
             _ => false,
         }
     }
