@@ -82,30 +82,36 @@ async fn serve(
 ) -> Result<(), Failure> {
     // Before it listens: whoever sees that it does may end it at once.
     let mut signals = Signals::new().map_err(|error| Failure::Run(format!("cannot listen for signals: {error}")))?;
-    // It may wait for peers.
-    let mut starting = pin!(builder.start());
     let mut is_changed = false;
-    let started = loop {
-        tokio::select! {
-            started = &mut starting => break started,
-            signal = signals.next() => match signal {
-                Signal::Stop => return Ok(()),
-                Signal::Reload => is_changed = true,
-            },
-        }
-    };
+    // It may wait for peers.
+    let Some(started) = unless_stopped(builder.start(), &mut signals, &mut is_changed).await else { return Ok(()) };
     let registry = started.map_err(|error| match error {
         StartError::Policy(error) => Failure::Config(format!("policy.{error}")),
         other => Failure::Run(other.to_string()),
     })?;
-    if is_changed {
-        reload(policy, config, arguments);
-    }
-    while let Signal::Reload = signals.next().await {
-        reload(policy, config, arguments);
+    while is_changed || matches!(signals.next().await, Signal::Reload) {
+        is_changed = false;
+        let reloading = reload(policy, config, arguments);
+        if unless_stopped(reloading, &mut signals, &mut is_changed).await.is_none() {
+            break;
+        }
     }
     tracing::info!("registry stops");
     stop(registry, &mut signals).await
+}
+
+/// Waits for it, unless told to stop: then there is nothing. Notes if settings are to be read again.
+async fn unless_stopped<T>(work: impl Future<Output = T>, signals: &mut Signals, is_changed: &mut bool) -> Option<T> {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return Some(done),
+            signal = signals.next() => match signal {
+                Signal::Stop => return None,
+                Signal::Reload => *is_changed = true,
+            },
+        }
+    }
 }
 
 /// Ends after what is under way, or at once when told so again.
@@ -121,12 +127,15 @@ async fn stopped(signals: &mut Signals) {
 }
 
 /// Puts the policy that the file has now into force; if anything is wrong with it, all stays as it is.
-fn reload(policy: &Live<RegistryPolicy>, config: &Config, arguments: &RegistryArguments) {
+async fn reload(policy: &Live<RegistryPolicy>, config: &Config, arguments: &RegistryArguments) {
     if arguments.config.is_none() {
         tracing::warn!("no settings to read again: there is no --config");
         return;
     }
-    let read = read(arguments).map_err(|error| error.to_string());
+    let (file, settings) = (arguments.config.clone(), arguments.settings());
+    // Its disk may hang.
+    let read = tokio::task::spawn_blocking(move || Config::read(file.as_deref(), &settings)).await;
+    let read = read.map_err(|error| error.to_string()).and_then(|read| read.map_err(|error| error.to_string()));
     match read.and_then(|read| policy.set(read.policy.clone()).map(|()| read).map_err(|error| error.to_string())) {
         Ok(read) => {
             tracing::info!("settings read again: the policy holds");
