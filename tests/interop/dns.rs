@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write,
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -12,6 +12,8 @@ use std::{
 use hopvine::{Directory, Monitor, ServiceHandle, discover::dns::Dns};
 use libtest_mimic::Failed;
 use tokio::time::Instant;
+
+use crate::support::{self, free_port};
 
 /// A server of the suite's own; ended with it.
 struct Knot {
@@ -48,12 +50,13 @@ impl Knot {
                  _http._tcp.orders SRV 1 10 8001 one\n_http._tcp.orders SRV 2 10 8009 two\n",
             )?;
         }
+        let log = fs::File::create(support::folder("logs")?.join("knot.log"))?;
         let process = Command::new("knotd")
             .arg("-c")
             .arg(folder.join("knot.conf"))
             .env("PATH", search_path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
             .spawn()?;
         Ok(Self { process, address })
     }
@@ -78,8 +81,8 @@ pub(crate) fn run() -> Result<(), Failed> {
 
 async fn suite() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
-    // A port that is free now; knot takes it for UDP and TCP.
-    let address = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+    // Knot takes it for UDP and TCP.
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
     let knot = Knot::start(folder.path(), address)?;
 
     let dns = Dns::servers([address])?;
