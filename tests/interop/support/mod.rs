@@ -22,7 +22,7 @@ pub(crate) use process::Process;
 pub(crate) use tap::Tap;
 
 /// How long anything may take on a very busy machine.
-const LONG: Duration = Duration::from_secs(45);
+const LONG: Duration = Duration::from_secs(120);
 
 /// A folder of the suites' own, made if need be.
 pub(crate) fn folder(name: &str) -> Result<PathBuf, Failed> {
