@@ -155,8 +155,8 @@ async fn suite(programs: &Path) -> Result<(), Failed> {
     cluster.stop().await
 }
 
-/// An operator takes back at one what was said of an instance, and says it again where it is not known everywhere in good time: what the instance's own registry tells of it at that
-/// moment, a heartbeat with the override of before, can set it again at the one where it was taken back. Two Java servers do that to each other, too. How often it was so is told.
+/// An operator takes back at one what was said of an instance, and says it again where it is not known everywhere in good time: what another is still telling of it at that moment,
+/// a batch sent twice or a heartbeat with the override of before, can set it anew. How often it was so is told.
 async fn put_back((service, id): Who<'_>, removed: usize, urls: &[&str; 3]) -> Result<(), Failed> {
     operator(urls[removed], service, id, None).await?;
     for _ in 0..3 {
