@@ -45,7 +45,7 @@ impl Store {
     ) -> Result<bool, Refused> {
         let policy = self.policy.get();
         let mut state = self.write();
-        let Some(slot) = state.slot(app, id).filter(|slot| !self.reads_as_gone(slot, now, &policy)) else {
+        let Some(slot) = self.live(&state, app, id, now, &policy) else {
             return Ok(false);
         };
         slot.lease.renew(now);
@@ -89,7 +89,7 @@ impl Store {
     ) -> bool {
         let policy = self.policy.get();
         let mut state = self.write();
-        let Some(slot) = state.slot(app, id).filter(|slot| !self.reads_as_gone(slot, now, &policy)) else {
+        let Some(slot) = self.live(&state, app, id, now, &policy) else {
             return false;
         };
         slot.lease.renew(now);

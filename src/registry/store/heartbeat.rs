@@ -1,6 +1,6 @@
 use std::{cmp::Ordering, sync::Arc};
 
-use super::{By, Moment, Override, Slot, Store, mark};
+use super::{By, Moment, Override, Slot, State, Store, mark};
 use crate::{
     eureka::{Action, ActionType, Instance, InstanceStatus, Replication, StatusRules},
     registry::RegistryPolicy,
@@ -105,6 +105,18 @@ impl Store {
         self.changed();
         drop(state);
         self.tell_change();
+    }
+
+    /// An instance, unless [it reads as gone](Self::reads_as_gone).
+    pub(super) fn live<'s>(
+        &self,
+        state: &'s State,
+        app: &str,
+        id: &str,
+        now: Moment,
+        policy: &RegistryPolicy,
+    ) -> Option<&'s Slot> {
+        state.slot(app, id).filter(|slot| !self.reads_as_gone(slot, now, policy))
     }
 
     /// Whether single reads take it for gone already: its lease is over, and only the eviction is not yet here.

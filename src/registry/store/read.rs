@@ -48,7 +48,7 @@ impl Store {
     pub fn instance(&self, app: &str, id: &str, now: Moment) -> Option<Arc<Instance>> {
         let policy = self.policy.get();
         let state = self.read();
-        let slot = state.slot(app, id).filter(|slot| !self.reads_as_gone(slot, now, &policy))?;
+        let slot = self.live(&state, app, id, now, &policy)?;
         Some(self.as_told(slot, &policy))
     }
 
@@ -62,7 +62,7 @@ impl Store {
     ) {
         let policy = self.policy.get();
         let state = self.read();
-        let slot = state.slot(app, id).filter(|slot| !self.reads_as_gone(slot, now, &policy));
+        let slot = self.live(&state, app, id, now, &policy);
         call(slot.map(|slot| self.as_told(slot, &policy)));
     }
 

@@ -28,7 +28,7 @@ impl Store {
     ) -> Result<bool, Refused> {
         let policy = self.policy.get();
         self.register_if(instance, By::Peer, now, |state, instance| {
-            let slot = state.slot(&instance.app, instance.id()).filter(|slot| !self.reads_as_gone(slot, now, &policy));
+            let slot = self.live(state, &instance.app, instance.id(), now, &policy);
             slot.map_or(absent, |slot| slot.instance.last_dirty_timestamp < instance.last_dirty_timestamp)
         })
     }
@@ -90,7 +90,7 @@ impl Store {
     ) -> Result<bool, Refused> {
         let policy = self.policy.get();
         let mut state = self.write();
-        let Some(slot) = state.slot(app, id).filter(|slot| !self.reads_as_gone(slot, now, &policy)) else {
+        let Some(slot) = self.live(&state, app, id, now, &policy) else {
             return Ok(false);
         };
         let mut instance = (*slot.instance).clone();
