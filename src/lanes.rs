@@ -135,6 +135,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn there_are_as_many_lanes_as_threads_that_can_run_at_once() {
+        let threads = available_parallelism().map_or(MOST, std::num::NonZero::get);
+        assert!(count().is_power_of_two() && count() <= MOST);
+        assert!(count() >= threads.min(MOST));
+    }
+
+    #[test]
     fn threads_that_run_together_keep_to_lanes_of_their_own() {
         let lanes = Lanes::new(|lane| lane);
         let mine = || (***lanes.here(), ***lanes.here());

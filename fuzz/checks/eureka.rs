@@ -2,7 +2,7 @@ use std::{fmt::Debug, sync::Arc};
 
 use hopvine::eureka::{
     Application, Applications, EndpointSettings, Form, HostChoice, Instance, Limits, PortChoice, ReadError,
-    ReplicationResponse, json, xml,
+    ReplicationResponse, Text, json, xml,
 };
 use serde_json::Value;
 
@@ -166,8 +166,8 @@ fn follows(all: &Applications) {
     let mut written = Vec::new();
     json::write_applications(all, Form::Compact, &mut written);
     let compact = json::read_applications(&written, &Limits::default()).expect("what is written is read");
-    let ids = |all: &Applications| -> Vec<(Arc<str>, usize)> {
-        all.applications.iter().map(|Application { name, instances }| (Arc::clone(name), instances.len())).collect()
+    let ids = |all: &Applications| -> Vec<(Text, usize)> {
+        all.applications.iter().map(|Application { name, instances }| (name.clone(), instances.len())).collect()
     };
     assert_eq!(ids(&compact), ids(all));
 }

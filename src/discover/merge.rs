@@ -99,3 +99,76 @@ pub(super) fn inserted<'a>(
         (edit == Edit::Insert).then_some(these)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::{collection::btree_map, option, prelude::*};
+
+    use super::*;
+
+    /// A port and a weight.
+    type Seen = (u16, u32);
+
+    fn endpoint(id: u8, (port, weight): Seen) -> Endpoint {
+        Endpoint::from(std::net::SocketAddr::from(([127, 0, 0, 1], port))).with_id(id.to_string()).with_weight(weight)
+    }
+
+    fn seen() -> impl Strategy<Value = Seen> {
+        (1..=2_u16, 1..=2_u32)
+    }
+
+    /// As the writer does it, with all that is said admitted.
+    fn merged<'a>(before: &'a [Arc<Endpoint>], said: &BTreeMap<u8, Option<Seen>>, unsaid: Edit) -> Merge<'a> {
+        let mut merge = Merge::new(before, unsaid);
+        for (id, said) in said {
+            let known = merge.seek(&EndpointId::new(id.to_string()));
+            match said.map(|seen| endpoint(*id, seen)) {
+                None => merge.pass(known.iter().count(), Edit::Remove),
+                Some(endpoint) if known == Some(&endpoint) => merge.pass(1, Edit::Keep),
+                Some(endpoint) => merge.put(endpoint, known),
+            }
+        }
+        merge.finish();
+        merge
+    }
+
+    proptest! {
+        /// A subscriber that is told of a change where there is none builds its connections and its history anew for nothing.
+        #[test]
+        fn what_is_told_is_what_changed_and_no_more(
+            before in btree_map(10..30_u8, seen(), 0..12),
+            said in btree_map(10..30_u8, option::of(seen()), 0..12),
+            all in any::<bool>(),
+        ) {
+            let unsaid = if all { Edit::Remove } else { Edit::Keep };
+            let endpoints: Vec<_> = before.iter().map(|(id, seen)| Arc::new(endpoint(*id, *seen))).collect();
+            let merge = merged(&endpoints, &said, unsaid);
+
+            let (mut edits, mut after) = (Vec::new(), Vec::new());
+            for id in before.keys().chain(said.keys()).collect::<BTreeSet<_>>() {
+                let (known, said) = (before.get(id), said.get(id));
+                let next = said.map_or(known.filter(|_| !all), Option::as_ref);
+                after.extend(next.map(|seen| endpoint(*id, *seen)));
+                match (known, next) {
+                    (Some(known), Some(next)) if known == next => edits.push(Edit::Keep),
+                    (Some(known), Some(next)) if known.0 == next.0 => edits.push(Edit::Update),
+                    (known, next) => {
+                        edits.extend(known.map(|_| Edit::Remove));
+                        edits.extend(next.map(|_| Edit::Insert));
+                    }
+                }
+            }
+            prop_assert_eq!(merge.is_the_same(), edits.iter().all(|edit| *edit == Edit::Keep));
+            // As few as say it: no two beside each other are the same, and none is of nothing.
+            let runs: Vec<_> = edits.chunk_by(PartialEq::eq).map(|run| (run[0], run.len())).collect();
+            prop_assert_eq!(&merge.edits, &runs);
+            prop_assert!(merge.endpoints.iter().map(Arc::as_ref).eq(&after));
+            let new: Vec<_> = inserted(&merge.endpoints, &merge.edits).flatten().map(|endpoint| endpoint.id()).collect();
+            let expected: Vec<_> = edits.iter().filter(|edit| **edit != Edit::Remove).zip(&after).collect();
+            let expected = expected.iter().filter(|(edit, _)| **edit == Edit::Insert).map(|(_, endpoint)| endpoint.id());
+            prop_assert_eq!(new, expected.collect::<Vec<_>>());
+        }
+    }
+}

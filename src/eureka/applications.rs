@@ -1,24 +1,24 @@
 use std::{collections::HashMap, sync::Arc};
 
-use super::{ActionType, Instance, StatusCounts};
+use super::{ActionType, Instance, StatusCounts, Text};
 
 /// The instances of one application.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Application {
     /// Its name, in upper case.
-    pub name: Arc<str>,
+    pub name: Text,
     /// Its instances, shared with whoever else holds them.
     pub instances: Vec<Arc<Instance>>,
 }
 
 impl Application {
     /// As it was read. An instance that names no application is of this one.
-    pub(super) fn of(name: Arc<str>, read: Vec<Instance>) -> Self {
+    pub(super) fn of(name: Text, read: Vec<Instance>) -> Self {
         // Not collected: that would keep the memory of what was read.
         let mut instances = Vec::with_capacity(read.len());
         for mut instance in read {
             if instance.app.is_empty() {
-                instance.app = Arc::clone(&name);
+                instance.app = name.clone();
             }
             instances.push(Arc::new(instance));
         }
@@ -75,7 +75,7 @@ impl Applications {
     fn apply_to_one(&mut self, changed: &Application) {
         let at = self.applications.iter().position(|application| application.name == changed.name);
         let at = at.unwrap_or_else(|| {
-            self.applications.push(Application { name: Arc::clone(&changed.name), instances: Vec::new() });
+            self.applications.push(Application { name: changed.name.clone(), instances: Vec::new() });
             self.applications.len() - 1
         });
         let kept = &mut self.applications[at].instances;

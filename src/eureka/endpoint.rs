@@ -1,7 +1,4 @@
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +85,7 @@ impl Instance {
         let mut endpoint =
             Endpoint::new(address(host, port)).with_id(self.id()).with_scheme(scheme).with_status(status(self.status));
         if scheme == Scheme::Https && endpoint.address().ip().is_some() && is_name(&self.host_name) {
-            endpoint = endpoint.with_server_name(Arc::clone(&self.host_name));
+            endpoint = endpoint.with_server_name(&*self.host_name);
         }
         if let Some(zone) = self.metadata.get("zone").or_else(|| self.amazon("availability-zone")) {
             endpoint = endpoint.with_zone(zone);

@@ -1,6 +1,6 @@
-use std::{fmt, sync::Arc};
+use std::fmt;
 
-use super::{InstanceStatus, Metadata};
+use super::{InstanceStatus, Metadata, Text};
 
 /// One instance as Eureka knows it: what it registered, and what the server added.
 ///
@@ -9,15 +9,15 @@ use super::{InstanceStatus, Metadata};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     /// Its name among the instances of its application; see [`id`](Self::id).
-    pub instance_id: Option<Arc<str>>,
+    pub instance_id: Option<Text>,
     /// The name it is reached by; empty if it said none.
-    pub host_name: Arc<str>,
+    pub host_name: Text,
     /// The application, in upper case; empty if it said none.
-    pub app: Arc<str>,
+    pub app: Text,
     /// The address it is reached by; empty if it said none.
-    pub ip_addr: Arc<str>,
+    pub ip_addr: Text,
     /// Long out of use.
-    pub sid: Option<Arc<str>>,
+    pub sid: Option<Text>,
     /// What it is doing.
     pub status: InstanceStatus,
     /// What an operator set; [`Unknown`](InstanceStatus::Unknown) is nothing.
@@ -35,19 +35,19 @@ pub struct Instance {
     /// Whatever else it says.
     pub metadata: Metadata,
     /// A group of applications, in upper case.
-    pub app_group_name: Option<Arc<str>>,
+    pub app_group_name: Option<Text>,
     /// A page for people.
-    pub home_page_url: Option<Arc<str>>,
+    pub home_page_url: Option<Text>,
     /// A page about its state.
-    pub status_page_url: Option<Arc<str>>,
+    pub status_page_url: Option<Text>,
     /// Where its health can be asked.
-    pub health_check_url: Option<Arc<str>>,
+    pub health_check_url: Option<Text>,
     /// Where its health can be asked over TLS.
-    pub secure_health_check_url: Option<Arc<str>>,
+    pub secure_health_check_url: Option<Text>,
     /// Virtual names it serves, with commas between.
-    pub vip_address: Option<Arc<str>>,
+    pub vip_address: Option<Text>,
     /// Virtual names it serves over TLS, with commas between.
-    pub secure_vip_address: Option<Arc<str>>,
+    pub secure_vip_address: Option<Text>,
     /// Whether it is the server that answered.
     pub is_coordinating_discovery_server: bool,
     /// When the server changed it last, in milliseconds since 1970; a server sets it where it is absent.
@@ -57,17 +57,16 @@ pub struct Instance {
     /// What happened to it last.
     pub action_type: Option<ActionType>,
     /// Its Amazon scaling group.
-    pub asg_name: Option<Arc<str>>,
+    pub asg_name: Option<Text>,
 }
 
 impl Default for Instance {
     fn default() -> Self {
-        let nothing: Arc<str> = Arc::default();
         Self {
             instance_id: None,
-            host_name: Arc::clone(&nothing),
-            app: Arc::clone(&nothing),
-            ip_addr: nothing,
+            host_name: Text::new(),
+            app: Text::new(),
+            ip_addr: Text::new(),
             sid: None,
             status: InstanceStatus::Up,
             overridden_status: InstanceStatus::Unknown,
@@ -107,7 +106,7 @@ impl Instance {
 
     /// What is taken of one that is beyond the limits: what the hash and its leaving go by, and nothing by which it could be called.
     pub(super) fn reduced(self) -> Self {
-        let id = Some(self.id()).filter(|id| !id.is_empty()).map(Arc::from);
+        let id = Some(self.id()).filter(|id| !id.is_empty()).map(Text::from);
         Self { instance_id: id, app: self.app, status: self.status, action_type: self.action_type, ..Self::default() }
     }
 

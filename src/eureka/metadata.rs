@@ -1,4 +1,6 @@
-use std::{fmt, sync::Arc};
+use std::fmt;
+
+use super::Text;
 
 /// The class Java names where the metadata is empty.
 pub(super) const EMPTY_MAP: &str = "java.util.Collections$EmptyMap";
@@ -7,7 +9,7 @@ pub(super) const EMPTY_MAP: &str = "java.util.Collections$EmptyMap";
 ///
 /// Two are equal that say the same in any order: a Java server's is that of a hash map.
 #[derive(Clone, Default)]
-pub struct Metadata(Box<[(Arc<str>, Arc<str>)]>);
+pub struct Metadata(Box<[(Text, Text)]>);
 
 impl Metadata {
     /// What stands under this name.
@@ -39,8 +41,8 @@ impl Metadata {
     #[must_use]
     pub fn with<K, V>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Self
     where
-        K: Into<Arc<str>>,
-        V: Into<Arc<str>>,
+        K: Into<Text>,
+        V: Into<Text>,
     {
         let mut all = self.0.to_vec();
         for (name, text) in entries {
@@ -51,14 +53,14 @@ impl Metadata {
 }
 
 /// Sets a text, in the place of the one that has its name already.
-fn put(entries: &mut Vec<(Arc<str>, Arc<str>)>, name: Arc<str>, text: Arc<str>) {
+fn put(entries: &mut Vec<(Text, Text)>, name: Text, text: Text) {
     match entries.iter_mut().find(|(key, _)| *key == name) {
         Some(entry) => entry.1 = text,
         None => entries.push((name, text)),
     }
 }
 
-impl<K: Into<Arc<str>>, V: Into<Arc<str>>> FromIterator<(K, V)> for Metadata {
+impl<K: Into<Text>, V: Into<Text>> FromIterator<(K, V)> for Metadata {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
         Self::default().with(entries)
     }

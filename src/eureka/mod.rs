@@ -30,6 +30,10 @@ mod status;
 mod validate;
 pub mod xml;
 
+/// A text of a document: cheap to clone, and `&str` for whoever reads it. All texts of a short document that was read are parts of one piece of memory, which stays
+/// as long as one of them does.
+pub use arcstr::Substr as Text;
+
 pub use applications::{Application, Applications};
 pub use endpoint::{EndpointSettings, HostChoice, PortChoice};
 pub use instance::{ActionType, DataCenterInfo, Instance, LeaseInfo, Port};

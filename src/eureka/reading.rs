@@ -3,10 +3,9 @@ use std::{
     collections::HashSet,
     fmt::{self, Write as _},
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
 };
 
-use super::{Limits, ReadError, field::Field};
+use super::{Limits, ReadError, Text, field::Field};
 
 /// Most texts of one document that are kept to be shared.
 const MAX_SHARED: usize = 4096;
@@ -15,8 +14,10 @@ const MAX_SHARED: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Reading<'l> {
     pub(super) limits: &'l Limits,
+    /// The document, if it is kept whole: its texts are parts of it.
+    whole: Option<&'l Text>,
     path: RefCell<Vec<Step>>,
-    texts: RefCell<HashSet<Arc<str>>>,
+    texts: RefCell<HashSet<Text>>,
     applications: Cell<usize>,
     instances: Cell<usize>,
     /// What is beyond the limits where the reader is: the first of it.
@@ -32,13 +33,14 @@ pub(super) enum Step {
     Field(Field),
     Number(usize),
     /// A name of the metadata.
-    Name(Arc<str>),
+    Name(Text),
 }
 
 impl<'l> Reading<'l> {
     pub(super) fn new(limits: &'l Limits) -> Self {
         Self {
             limits,
+            whole: None,
             path: RefCell::default(),
             texts: RefCell::default(),
             applications: Cell::new(0),
@@ -47,6 +49,11 @@ impl<'l> Reading<'l> {
             reduced: Cell::new(0),
             first_reduced: RefCell::default(),
         }
+    }
+
+    /// Whoever reads this document need not copy its texts.
+    pub(super) fn of(whole: Option<&'l Text>, limits: &'l Limits) -> Self {
+        Self { whole, ..Self::new(limits) }
     }
 
     /// Reads what stands at this step. The path stays where reading failed.
@@ -117,28 +124,31 @@ impl<'l> Reading<'l> {
     }
 
     /// A text to keep, and to share with others of the document if `shared`. Of one that is too long it is a shorter one.
-    pub(super) fn text(&self, text: &str, shared: bool) -> Arc<str> {
+    pub(super) fn text(&self, text: &str, shared: bool) -> Text {
         let most = self.limits.text_bytes;
         if text.len() > most {
             self.beyond(format_args!("longer than {most} bytes"));
             return shorter(text, most).into();
         }
+        if let Some(part) = self.whole.and_then(|whole| whole.try_substr_from(text)) {
+            return part;
+        }
         if shared { self.shared(text) } else { text.into() }
     }
 
     /// The one copy of a text that many instances have.
-    fn shared(&self, text: &str) -> Arc<str> {
+    fn shared(&self, text: &str) -> Text {
         if self.instances.get() == 0 {
             // There is but one instance so far, as in a registration: nobody to share with.
             return text.into();
         }
         let mut texts = self.texts.borrow_mut();
         if let Some(known) = texts.get(text) {
-            return Arc::clone(known);
+            return known.clone();
         }
-        let new: Arc<str> = text.into();
+        let new: Text = text.into();
         if texts.len() < MAX_SHARED {
-            texts.insert(Arc::clone(&new));
+            texts.insert(new.clone());
         }
         new
     }

@@ -1,14 +1,14 @@
 use std::{fmt, sync::Arc};
 
-use super::{Instance, InstanceStatus};
+use super::{Instance, InstanceStatus, Text};
 
 /// What one server tells another: something that happened to an instance. Many of them travel in one batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replication {
     /// The application.
-    pub app_name: Arc<str>,
+    pub app_name: Text,
     /// The [id](Instance::id) of the instance.
-    pub id: Arc<str>,
+    pub id: Text,
     /// When the instance changed itself last, as the sender knows it, in milliseconds since 1970. A Java server takes no
     /// [`DeleteStatusOverride`](Action::DeleteStatusOverride) without it, and sends no [`Cancel`](Action::Cancel) with it.
     pub last_dirty_timestamp: Option<u64>,

@@ -1,7 +1,7 @@
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
 use super::{
-    ActionType, DataCenterInfo, Instance, InstanceStatus, LeaseInfo, Metadata, field::Field, instance::is_no_sid,
+    ActionType, DataCenterInfo, Instance, InstanceStatus, LeaseInfo, Metadata, Text, field::Field, instance::is_no_sid,
     reading::Reading,
 };
 
@@ -27,12 +27,12 @@ impl<'a> Scalar<'a> {
     }
 
     /// As a text, and shared with others of the document if `shared`. `None` is null.
-    pub(super) fn text(self, reading: &Reading<'_>, shared: bool) -> Option<Arc<str>> {
+    pub(super) fn text(self, reading: &Reading<'_>, shared: bool) -> Option<Text> {
         self.string().map(|text| reading.text(&text, shared))
     }
 
     /// As a text in upper case, which may be longer.
-    fn upper(self, reading: &Reading<'_>) -> Option<Arc<str>> {
+    fn upper(self, reading: &Reading<'_>) -> Option<Text> {
         let text = self.string()?;
         let is_upper = text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_lowercase());
         Some(if is_upper { reading.text(&text, true) } else { reading.text(&text.to_uppercase(), true) })
@@ -98,17 +98,17 @@ impl<'a> Scalar<'a> {
 /// Where a scalar goes, and how it is read.
 pub(super) enum Slot<'a> {
     /// Absent if null.
-    Text(&'a mut Option<Arc<str>>),
+    Text(&'a mut Option<Text>),
     /// As [`Text`](Self::Text), and often the same in many instances.
-    Shared(&'a mut Option<Arc<str>>),
+    Shared(&'a mut Option<Text>),
     /// As [`Shared`](Self::Shared), but for what stands for none.
-    Sid(&'a mut Option<Arc<str>>),
+    Sid(&'a mut Option<Text>),
     /// As [`Shared`](Self::Shared), in upper case.
-    Upper(&'a mut Option<Arc<str>>),
+    Upper(&'a mut Option<Text>),
     /// Empty if null.
-    Required(&'a mut Arc<str>),
+    Required(&'a mut Text),
     /// The application: required, shared, in upper case.
-    App(&'a mut Arc<str>),
+    App(&'a mut Text),
     Status(&'a mut InstanceStatus),
     Action(&'a mut Option<ActionType>),
     Timestamp(&'a mut Option<u64>),
@@ -207,13 +207,13 @@ fn status(scalar: Scalar<'_>) -> InstanceStatus {
 /// Metadata as it is read.
 #[derive(Default)]
 pub(super) struct MetadataDraft {
-    entries: Vec<(Arc<str>, Arc<str>)>,
+    entries: Vec<(Text, Text)>,
     bytes: usize,
 }
 
 impl MetadataDraft {
     /// Adds an entry, unless it is one too many.
-    pub(super) fn add(&mut self, name: Arc<str>, text: Arc<str>, reading: &Reading<'_>) {
+    pub(super) fn add(&mut self, name: Text, text: Text, reading: &Reading<'_>) {
         let limits = reading.limits;
         self.bytes += name.len() + text.len();
         if self.bytes > limits.metadata_bytes {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use hopvine::eureka::{ActionType, Application, Applications, Instance, InstanceStatus, Limits, json};
+use hopvine::eureka::{ActionType, Application, Applications, Instance, InstanceStatus, Limits, Text, json};
 use proptest::{collection::btree_map, prelude::*};
 
 use crate::{recordings::exchanges, support::status};
@@ -26,9 +26,9 @@ fn instance(app: u8, id: u8, status: InstanceStatus, action_type: ActionType) ->
 }
 
 fn applications(registry: &Registry, instances: impl IntoIterator<Item = Arc<Instance>>) -> Applications {
-    let mut by_name = BTreeMap::<Arc<str>, Vec<_>>::new();
+    let mut by_name = BTreeMap::<Text, Vec<_>>::new();
     for instance in instances {
-        by_name.entry(Arc::clone(&instance.app)).or_default().push(instance);
+        by_name.entry(instance.app.clone()).or_default().push(instance);
     }
     let applications = by_name.into_iter().map(|(name, instances)| Application { name, instances }).collect();
     let hash = Applications { applications: full(registry), ..Applications::default() }.counts().to_string().into();

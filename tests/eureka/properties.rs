@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hopvine::eureka::{
     Action, Application, Applications, DataCenterInfo, Form, Instance, InstanceStatus, Limits, Replication,
-    ReplicationResponse, json, xml,
+    ReplicationResponse, Text, json, xml,
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -33,7 +33,7 @@ fn kept(instance: &Instance) -> Instance {
 
 fn compact(applications: &Applications) -> Applications {
     let instances = |application: &Application| application.instances.iter().map(|it| Arc::new(kept(it))).collect();
-    let application = |it: &Application| Application { name: Arc::clone(&it.name), instances: instances(it) };
+    let application = |it: &Application| Application { name: it.name.clone(), instances: instances(it) };
     let applications_of = applications.applications.iter().map(application).collect();
     Applications { version: applications.version, hash: applications.hash.clone(), applications: applications_of }
 }
@@ -44,11 +44,10 @@ fn in_order(instance: &Instance) -> Vec<(String, String)> {
 
 fn applications() -> impl Strategy<Value = Applications> {
     let application = (0..3_u8, vec(instance(), 0..3)).prop_map(|(number, instances)| {
-        let name: Arc<str> = format!("APP{number}").into();
+        let name: Text = format!("APP{number}").into();
         // One without an application would be read as one of this.
-        let named = instances
-            .into_iter()
-            .map(|it| if it.app.is_empty() { Instance { app: Arc::clone(&name), ..it } } else { it });
+        let named =
+            instances.into_iter().map(|it| if it.app.is_empty() { Instance { app: name.clone(), ..it } } else { it });
         Application { instances: named.map(Arc::new).collect(), name }
     });
     (any::<i64>(), text(), vec(application, 0..3)).prop_map(|(version, hash, applications)| Applications {

@@ -1,23 +1,21 @@
 //! Instances of all kinds.
 
-use std::sync::Arc;
-
-use hopvine::eureka::{ActionType, DataCenterInfo, Instance, InstanceStatus, LeaseInfo, Metadata, Port};
+use hopvine::eureka::{ActionType, DataCenterInfo, Instance, InstanceStatus, LeaseInfo, Metadata, Port, Text};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 /// Any text that both formats can hold.
-pub(crate) fn text() -> impl Strategy<Value = Arc<str>> {
-    "[\\t\\n\\r\\x20-\\u{d7ff}\\u{e000}-\\u{fffd}\\u{10000}-\\u{10ffff}]{0,12}".prop_map(Arc::from)
+pub(crate) fn text() -> impl Strategy<Value = Text> {
+    "[\\t\\n\\r\\x20-\\u{d7ff}\\u{e000}-\\u{fffd}\\u{10000}-\\u{10ffff}]{0,12}".prop_map(Text::from)
 }
 
-fn some_text() -> impl Strategy<Value = Option<Arc<str>>> {
+fn some_text() -> impl Strategy<Value = Option<Text>> {
     option::of(text())
 }
 
-fn upper() -> impl Strategy<Value = Arc<str>> {
+fn upper() -> impl Strategy<Value = Text> {
     text()
         .prop_map(|text| text.to_uppercase().into())
-        .prop_filter("again in upper case", |text: &Arc<str>| text.to_uppercase() == **text)
+        .prop_filter("again in upper case", |text: &Text| text.to_uppercase() == **text)
 }
 
 pub(crate) fn status() -> impl Strategy<Value = InstanceStatus> {

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Endpoint,
-    eureka::{Applications, EndpointSettings, Instance, PortChoice},
+    eureka::{Applications, EndpointSettings, Instance, PortChoice, Text},
 };
 
 /// The registry as we know it.
@@ -15,8 +15,8 @@ use crate::{
 pub(super) struct Copy {
     applications: Applications,
     /// What it suddenly did not list any more, by application: seen until it is released.
-    held: HashMap<Arc<str>, Vec<Arc<Instance>>>,
-    seen: HashMap<Arc<str>, Arc<Seen>>,
+    held: HashMap<Text, Vec<Arc<Instance>>>,
+    seen: HashMap<Text, Arc<Seen>>,
 }
 
 /// What services see, by their names. Never changes; a new one takes its place.
@@ -84,7 +84,7 @@ impl Copy {
         }
     }
 
-    fn hold(&mut self, shrunk: Shrunk, before: Applications, mut known: HashMap<Arc<str>, Vec<Arc<Instance>>>) {
+    fn hold(&mut self, shrunk: Shrunk, before: Applications, mut known: HashMap<Text, Vec<Arc<Instance>>>) {
         let mut is_sudden = !known.is_empty();
         for application in before.applications {
             known.entry(application.name).or_default().extend(application.instances);
@@ -131,12 +131,12 @@ impl Copy {
         whole
     }
 
-    fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+    fn names(&self) -> impl Iterator<Item = &Text> {
         self.applications.applications.iter().map(|application| &application.name).chain(self.held.keys())
     }
 
     /// What services see of an application now.
-    fn see(&mut self, name: &Arc<str>, settings: EndpointSettings) {
+    fn see(&mut self, name: &Text, settings: EndpointSettings) {
         let listed = self.applications.application(name).map_or(&[][..], |application| &application.instances);
         let held = self.held.get(name).map_or(&[][..], |held| held);
         if listed.is_empty() && held.is_empty() {
@@ -144,7 +144,7 @@ impl Copy {
             return;
         }
         let seen = Seen::new(listed.iter().chain(held), settings, self.seen.get(name));
-        self.seen.insert(Arc::clone(name), Arc::new(seen));
+        self.seen.insert(name.clone(), Arc::new(seen));
     }
 
     pub(super) fn is_empty(&self) -> bool {

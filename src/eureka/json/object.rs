@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Unexpected, Visitor};
 
 use crate::eureka::{
-    Limits, ReadError,
+    Limits, ReadError, Text,
     field::Field,
     reading::{Reading, Step},
     scalar::{Scalar, Slot},
@@ -22,6 +22,18 @@ pub(super) trait Object: Sized {
     ) -> Result<(), A::Error>;
 }
 
+/// Read where it stands, since it is moved often otherwise.
+impl<O: Object> Object for &mut O {
+    fn field<'de, A: MapAccess<'de>>(
+        &mut self,
+        field: Field,
+        map: &mut A,
+        reading: &Reading<'_>,
+    ) -> Result<(), A::Error> {
+        O::field(self, field, map, reading)
+    }
+}
+
 /// What stands in lists.
 pub(super) trait Element: Object {
     /// Counts one more.
@@ -34,23 +46,34 @@ pub(super) trait Element: Object {
     fn reduced(self) -> Self;
 }
 
+/// The longest document that is kept whole for its texts, in bytes. What registers with us is shorter as a rule.
+const KEPT_WHOLE: usize = 4096;
+
 /// Reads the one object of a document, under the one key it must have.
-pub(super) fn document<O: Object>(document: &[u8], root: Field, object: O, limits: &Limits) -> Result<O, ReadError> {
-    let reading = Reading::new(limits);
-    let mut json = serde_json::Deserializer::from_slice(document);
-    let read = Root { key: root, object, reading: &reading }.deserialize(&mut json).and_then(|object| {
-        json.end()?;
-        Ok(object)
-    });
-    let read = reading.finish(read)?;
+pub(super) fn document<O: Object>(
+    document: &[u8],
+    root: Field,
+    mut object: O,
+    limits: &Limits,
+) -> Result<O, ReadError> {
+    let document = text(document)?;
+    let whole = (document.len() <= KEPT_WHOLE).then(|| Text::from(document));
+    let reading = Reading::of(whole.as_ref(), limits);
+    let mut json = serde_json::Deserializer::from_str(whole.as_deref().unwrap_or(document));
+    let read = Root { key: root, object: &mut object, reading: &reading }.deserialize(&mut json);
+    reading.finish(read.and_then(|_| json.end()))?;
     reading.tell_reduced();
-    Ok(read)
+    Ok(object)
+}
+
+fn text(document: &[u8]) -> Result<&str, ReadError> {
+    str::from_utf8(document).map_err(|error| ReadError::new(String::new(), error))
 }
 
 /// Reads an object that stands alone.
 pub(super) fn bare<O: Object>(document: &[u8], object: O, limits: &Limits) -> Result<O, ReadError> {
     let reading = Reading::new(limits);
-    let mut json = serde_json::Deserializer::from_slice(document);
+    let mut json = serde_json::Deserializer::from_str(text(document)?);
     let read = Read { object, reading: &reading }.deserialize(&mut json).and_then(|object| {
         json.end()?;
         object.ok_or_else(|| serde_json::Error::custom("null, where an object should be"))

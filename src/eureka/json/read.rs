@@ -1,10 +1,10 @@
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
 use super::object::{self, Element, Many, Object, Read, Take, fill, skip};
 use crate::eureka::{
-    Application, Applications, DataCenterInfo, Instance, LeaseInfo, Limits, Metadata, Port, ReadError,
+    Application, Applications, DataCenterInfo, Instance, LeaseInfo, Limits, Metadata, Port, ReadError, Text,
     field::Field,
     reading::{Reading, Step},
     scalar::{MetadataDraft, Scalar, Slot, data_center},
@@ -57,7 +57,7 @@ impl Object for Applications {
 
 #[derive(Default)]
 struct ApplicationDraft {
-    name: Option<Arc<str>>,
+    name: Option<Text>,
     instances: Vec<Instance>,
 }
 
@@ -99,7 +99,7 @@ impl Object for ApplicationDraft {
 #[derive(Default)]
 struct Registration {
     instance: Instance,
-    app: Option<Arc<str>>,
+    app: Option<Text>,
 }
 
 impl Object for Registration {
@@ -222,8 +222,8 @@ impl<'de> Visitor<'de> for ReadPort<'_, '_> {
 
 #[derive(Default)]
 struct DataCenterDraft {
-    class: Option<Arc<str>>,
-    name: Option<Arc<str>>,
+    class: Option<Text>,
+    name: Option<Text>,
     metadata: Metadata,
 }
 
@@ -294,7 +294,7 @@ impl<'de> Visitor<'de> for ReadMetadata<'_, '_> {
         let mut draft = MetadataDraft::default();
         while let Some(name) = map.next_key_seed(Take(|scalar: Scalar<'_>| Ok(scalar.text(reading, true))))? {
             let Some(name) = name else { continue };
-            reading.at(Step::Name(Arc::clone(&name)), || {
+            reading.at(Step::Name(name.clone()), || {
                 let text = map.next_value_seed(Take(|scalar: Scalar<'_>| Ok(scalar.text(reading, true))))?;
                 if &*name == Field::Class.as_str() {
                     return Ok(());

@@ -10,7 +10,7 @@ use super::{
     write::{Fields, Full, write},
 };
 use crate::eureka::{
-    Action, Instance, InstanceStatus, InvalidReplication, Limits, ReadError, Replication, ReplicationResponse,
+    Action, Instance, InstanceStatus, InvalidReplication, Limits, ReadError, Replication, ReplicationResponse, Text,
     field::Field,
     reading::Reading,
     scalar::{Scalar, Slot},
@@ -104,13 +104,13 @@ impl<O: Element + Default> Object for ListDraft<O> {
 
 #[derive(Default)]
 struct ItemDraft {
-    app_name: Option<Arc<str>>,
-    id: Option<Arc<str>>,
+    app_name: Option<Text>,
+    id: Option<Text>,
     last_dirty_timestamp: Option<u64>,
-    overridden_status: Option<Arc<str>>,
-    status: Option<Arc<str>>,
+    overridden_status: Option<Text>,
+    status: Option<Text>,
     instance: Option<Arc<Instance>>,
-    action: Option<Arc<str>>,
+    action: Option<Text>,
     is_beyond: bool,
 }
 

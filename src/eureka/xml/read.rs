@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use quick_xml::events::BytesStart;
 
 use super::{
@@ -129,7 +127,7 @@ fn metadata(elements: &mut Elements<'_, '_, '_>) -> Result<Metadata, String> {
         let element = start.name();
         let name = name::decode(element.as_ref());
         let name = reading.text(&name, true);
-        reading.at(Step::Name(Arc::clone(&name)), || {
+        reading.at(Step::Name(name.clone()), || {
             let text = reading.text(elements.text()?, true);
             draft.add(name, text, reading);
             Ok::<(), String>(())

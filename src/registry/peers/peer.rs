@@ -251,7 +251,7 @@ impl Peer {
 }
 
 fn operation((app_name, id): &Key, last_dirty_timestamp: Option<u64>, action: Action) -> Replication {
-    Replication { app_name: Arc::clone(app_name), id: Arc::clone(id), last_dirty_timestamp, action }
+    Replication { app_name: app_name.clone(), id: id.clone(), last_dirty_timestamp, action }
 }
 
 /// Takes an instance that a peer knows better, with its override, if it is newer than what is here by now.

@@ -6,12 +6,12 @@ use std::{
 };
 
 use crate::{
-    eureka::{Action, Instance, InstanceStatus, Replication},
+    eureka::{Action, Instance, InstanceStatus, Replication, Text},
     registry::{Moment, RegistryPolicy},
 };
 
 /// An application, and the id of an instance of it.
-pub(super) type Key = (Arc<str>, Arc<str>);
+pub(super) type Key = (Text, Text);
 
 /// Operations in the order in which they happened; of each kind the newest of each instance, since older ones say nothing more.
 ///
@@ -77,7 +77,7 @@ fn kind(action: &Action) -> usize {
 impl Queue {
     /// Puts an operation in line. Says whether whoever sends should look again.
     pub(super) fn push(&mut self, operation: Replication, now: Moment, policy: &RegistryPolicy) -> bool {
-        let key = (Arc::clone(&operation.app_name), Arc::clone(&operation.id));
+        let key = (operation.app_name.clone(), operation.id.clone());
         if matches!(operation.action, Action::Register(_))
             && let Some(debt) = self.owed.get_mut(&key)
         {
@@ -143,7 +143,7 @@ impl Queue {
     /// Takes back what could not be told, to stand first again; what is newer of its kind stays.
     pub(super) fn put_back(&mut self, items: Vec<Item>, now: Moment, policy: &RegistryPolicy) {
         for Item { operation, origin } in items.into_iter().rev() {
-            let key = (Arc::clone(&operation.app_name), Arc::clone(&operation.id));
+            let key = (operation.app_name.clone(), operation.id.clone());
             match origin {
                 Origin::Debt(debt) => self.owe(key, debt, policy.limits.instances),
                 Origin::Task { until } => {
@@ -212,7 +212,7 @@ impl Queue {
 
     fn pop(&mut self) -> Option<Task> {
         let (_, task) = self.tasks.pop_first()?;
-        let key = (Arc::clone(&task.operation.app_name), Arc::clone(&task.operation.id));
+        let key = (task.operation.app_name.clone(), task.operation.id.clone());
         if let Some(places) = self.places.get_mut(&key) {
             places[kind(&task.operation.action)] = None;
             if places.iter().all(Option::is_none) {
@@ -256,7 +256,7 @@ impl Debt {
     /// Of one that left it is first asked whether the peer knows a newer one of that name: by a heartbeat, which is answered 409 then.
     pub(super) fn items(self, (app_name, id): Key, now: Option<Arc<Instance>>) -> Vec<Item> {
         let item = |last_dirty_timestamp, action, debt| {
-            let (app_name, id) = (Arc::clone(&app_name), Arc::clone(&id));
+            let (app_name, id) = (app_name.clone(), id.clone());
             Item { operation: Replication { app_name, id, last_dirty_timestamp, action }, origin: Origin::Debt(debt) }
         };
         let Some(instance) = now else {

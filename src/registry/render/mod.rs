@@ -22,7 +22,7 @@ use cell::{Cell, Rendered};
 use snapshot::Snapshot;
 
 use super::{Clock, Store};
-use crate::eureka::Applications;
+use crate::eureka::{Applications, Text};
 
 /// The longest that a rendering is believed because it took long itself.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub(super) struct Documents {
     clock: Clock,
     all: [Arc<Cell>; Variant::COUNT],
     delta: [Arc<Cell>; Variant::COUNT],
-    named: [Mutex<HashMap<Arc<str>, Cells>>; 3],
+    named: [Mutex<HashMap<Text, Cells>>; 3],
     snapshot: Mutex<Option<Arc<Snapshot>>>,
     /// One number for each delta that was made.
     deltas: AtomicI64,
@@ -193,7 +193,7 @@ impl Documents {
         }
     }
 
-    fn named(&self, document: Document<'_>) -> Option<MutexGuard<'_, HashMap<Arc<str>, Cells>>> {
+    fn named(&self, document: Document<'_>) -> Option<MutexGuard<'_, HashMap<Text, Cells>>> {
         let place = match document {
             Document::All | Document::Delta => return None,
             Document::Application(_) => 0,
@@ -247,12 +247,12 @@ impl<'a> Document<'a> {
 /// A [`Document`] that goes to another thread.
 struct Owned {
     of: Document<'static>,
-    name: Option<Arc<str>>,
+    name: Option<Text>,
 }
 
 impl From<Document<'_>> for Owned {
     fn from(document: Document<'_>) -> Self {
-        Self { of: document.named(""), name: document.name().map(Arc::from) }
+        Self { of: document.named(""), name: document.name().map(Text::from) }
     }
 }
 

@@ -40,8 +40,9 @@ impl Snapshot {
         for instance in self.matches(document).into_iter().flatten() {
             match applications.last_mut().filter(|application| application.name == instance.app) {
                 Some(application) => application.instances.push(Arc::clone(instance)),
-                None => applications
-                    .push(Application { name: Arc::clone(&instance.app), instances: vec![Arc::clone(instance)] }),
+                None => {
+                    applications.push(Application { name: instance.app.clone(), instances: vec![Arc::clone(instance)] })
+                }
             }
         }
         let mut found = Applications { version: -1, applications, ..Applications::default() };

@@ -2,7 +2,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::{By, Change, Moment, Override, Refused, State, Store, mark};
 use crate::{
-    eureka::{Action, ActionType, Instance, InstanceStatus, Replication},
+    eureka::{Action, ActionType, Instance, InstanceStatus, Replication, Text},
     registry::RegistryPolicy,
 };
 
@@ -20,7 +20,7 @@ impl Store {
             return false;
         };
         self.forward(by, || Replication {
-            app_name: Arc::clone(&left.app),
+            app_name: left.app.clone(),
             id,
             last_dirty_timestamp: left.last_dirty_timestamp,
             action: Action::Cancel,
@@ -119,7 +119,7 @@ impl Store {
     fn forward_status(&self, state: &State, app: &str, id: &str, told: Option<u64>, by: By, action: Action) {
         let Some(slot) = state.slot(app, id) else { return };
         self.forward(by, || Replication {
-            app_name: Arc::clone(&slot.instance.app),
+            app_name: slot.instance.app.clone(),
             id: id.into(),
             last_dirty_timestamp: told.or(slot.instance.last_dirty_timestamp),
             action,
@@ -134,9 +134,9 @@ impl Store {
         id: &str,
         now: Moment,
         policy: &RegistryPolicy,
-    ) -> Option<(Arc<str>, Arc<Instance>)> {
+    ) -> Option<(Text, Arc<Instance>)> {
         let instances = state.applications.get_mut(app)?;
-        let (id, slot) = instances.remove_entry(id)?;
+        let (id, mut slot) = instances.remove_entry(id)?;
         if instances.is_empty() {
             state.applications.remove(app);
         }
@@ -151,11 +151,10 @@ impl Store {
 
         let mut instance = (*slot.instance).clone();
         mark(&mut instance, ActionType::Deleted, now);
-        let (app, instance) = (Arc::clone(&instance.app), Arc::new(instance));
-        let (left, id_left) = (Arc::clone(&instance), Arc::clone(&id));
-        let change = Change { at: now, app, id, instance, lease: slot.lease, left: Some(now) };
-        state.recent.add(change, policy.limits.changes);
+        let left = Arc::new(instance);
+        let change = Change { at: now, instance: Arc::clone(&left), lease: slot.lease, left: Some(now) };
+        state.recent.add(change, &mut slot.change, policy.limits.changes);
         self.changed();
-        Some((id_left, left))
+        Some((id, left))
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Moment, Store};
-use crate::eureka::Instance;
+use crate::eureka::{Instance, Text};
 
 impl Store {
     /// Lets time pass: counts the minutes of heartbeats, forgets old changes, and sets the expected number when it is due. Called each second or so.
@@ -66,18 +66,13 @@ impl Store {
     }
 
     #[allow(clippy::type_complexity, reason = "a list of keys, used once above")]
-    fn expired(
-        &self,
-        now: Moment,
-        compensation: Duration,
-        exact: bool,
-    ) -> (Vec<(Arc<str>, Arc<str>, Arc<Instance>)>, usize) {
+    fn expired(&self, now: Moment, compensation: Duration, exact: bool) -> (Vec<(Text, Text, Arc<Instance>)>, usize) {
         let state = self.read();
         let mut expired = Vec::new();
         for (app, instances) in &state.applications {
             for (id, slot) in instances {
                 if slot.lease.is_expired(now, compensation, exact) {
-                    expired.push((Arc::clone(app), Arc::clone(id), Arc::clone(&slot.instance)));
+                    expired.push((app.clone(), id.clone(), Arc::clone(&slot.instance)));
                 }
             }
         }

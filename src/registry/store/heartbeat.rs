@@ -50,8 +50,8 @@ impl Store {
         self.heard(&slot.lease);
         self.renewals.count();
         self.forward(by, || Replication {
-            app_name: Arc::clone(&slot.instance.app),
-            id: Arc::clone(id),
+            app_name: slot.instance.app.clone(),
+            id: id.clone(),
             last_dirty_timestamp: slot.instance.last_dirty_timestamp,
             action: Action::Heartbeat {
                 status: Some(status),
@@ -65,7 +65,7 @@ impl Store {
         if status == kept && told.is_none() {
             return renewed;
         }
-        let id = Arc::clone(id);
+        let id = id.clone();
         drop(state);
         self.take_status(app, &id, status, told, now);
         renewed

@@ -1,10 +1,13 @@
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use super::{By, Moment, Refused, State, Store};
-use crate::{eureka::Instance, registry::RegistryLimits};
+use crate::{
+    eureka::{Instance, Text},
+    registry::RegistryLimits,
+};
 
 /// Who left while the registry learns from others what there is: they may not know it yet. None, once it has learned.
-pub(super) type Departed = Option<HashSet<(Arc<str>, Arc<str>)>>;
+pub(super) type Departed = Option<HashSet<(Text, Text)>>;
 
 impl Store {
     /// From now on it is remembered who leaves, and peers are told of it, whether he is here or not.
@@ -25,7 +28,7 @@ impl Store {
 
 impl State {
     pub(super) fn has_departed(&self, instance: &Instance) -> bool {
-        let key = || (Arc::clone(&instance.app), instance.id().into());
+        let key = || (instance.app.clone(), instance.id().into());
         self.departed.as_ref().is_some_and(|departed| departed.contains(&key()))
     }
 
@@ -41,9 +44,9 @@ impl State {
     }
 
     /// It is there again.
-    pub(super) fn returns(&mut self, app: &Arc<str>, id: &Arc<str>) {
+    pub(super) fn returns(&mut self, instance: &Instance) {
         if let Some(departed) = &mut self.departed {
-            departed.remove(&(Arc::clone(app), Arc::clone(id)));
+            departed.remove(&(instance.app.clone(), instance.id().into()));
         }
     }
 }

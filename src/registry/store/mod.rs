@@ -36,7 +36,7 @@ pub use read::Counted;
 
 use crate::{
     Live, PolicyError,
-    eureka::{ActionType, Instance, InstanceStatus, Replication, StatusCounts},
+    eureka::{ActionType, Instance, InstanceStatus, Replication, StatusCounts, Text},
     live::IntoLive,
     registry::{Counters, RegistryPolicy},
 };
@@ -70,7 +70,7 @@ pub struct Store {
 /// What the lock guards.
 #[derive(Debug, Default)]
 struct State {
-    applications: HashMap<Arc<str>, HashMap<Arc<str>, Slot>>,
+    applications: HashMap<Text, HashMap<Text, Slot>>,
     instances: usize,
     overrides: usize,
     counts: StatusCounts,
@@ -86,6 +86,8 @@ struct Slot {
     lease: Arc<Lease>,
     overridden: Option<Override>,
     instance: Arc<Instance>,
+    /// The number of its last change; 0 before the first.
+    change: u64,
 }
 
 impl Store {
@@ -193,17 +195,8 @@ impl State {
 
     /// Keeps what happened to an instance that is here for deltas.
     fn remember(&mut self, app: &str, id: &str, now: Moment, most: usize) {
-        let Some(instances) = self.applications.get(app) else { return };
-        let Some((id, slot)) = instances.get_key_value(id) else { return };
-        let change = Change {
-            at: now,
-            app: Arc::clone(&slot.instance.app),
-            id: Arc::clone(id),
-            instance: Arc::clone(&slot.instance),
-            lease: Arc::clone(&slot.lease),
-            left: None,
-        };
-        self.recent.add(change, most);
+        let Some(slot) = self.applications.get_mut(app).and_then(|all| all.get_mut(id)) else { return };
+        self.recent.add(slot.changed(now), &mut slot.change, most);
     }
 }
 
@@ -215,7 +208,13 @@ impl Slot {
             lease: Arc::new(lease),
             overridden,
             instance,
+            change: 0,
         }
+    }
+
+    /// That it is now as it is.
+    fn changed(&self, now: Moment) -> Change {
+        Change { at: now, instance: Arc::clone(&self.instance), lease: Arc::clone(&self.lease), left: None }
     }
 
     fn set(&mut self, instance: Arc<Instance>) {

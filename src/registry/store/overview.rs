@@ -2,7 +2,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{Moment, Slot, Store};
 use crate::{
-    eureka::{Instance, InstanceStatus, StatusCounts},
+    eureka::{Instance, InstanceStatus, StatusCounts, Text},
     registry::RegistryPolicy,
 };
 
@@ -29,7 +29,7 @@ pub(in crate::registry) struct Overview {
 
 #[derive(Debug)]
 pub(in crate::registry) struct ApplicationSeen {
-    pub(in crate::registry) name: Arc<str>,
+    pub(in crate::registry) name: Text,
     pub(in crate::registry) counts: StatusCounts,
     pub(in crate::registry) instances: Vec<InstanceSeen>,
     /// Instances after those.
@@ -38,7 +38,7 @@ pub(in crate::registry) struct ApplicationSeen {
 
 #[derive(Debug)]
 pub(in crate::registry) struct InstanceSeen {
-    pub(in crate::registry) id: Arc<str>,
+    pub(in crate::registry) id: Text,
     pub(in crate::registry) instance: Arc<Instance>,
     /// An operator's word.
     pub(in crate::registry) overridden: Option<InstanceStatus>,
@@ -74,7 +74,7 @@ impl Store {
 }
 
 fn application(
-    (name, slots): (&Arc<str>, &HashMap<Arc<str>, Slot>),
+    (name, slots): (&Text, &HashMap<Text, Slot>),
     after: Option<&str>,
     most: usize,
     now: Moment,
@@ -83,17 +83,17 @@ fn application(
     let (ids, further) = first(slots.keys().filter(|id| after.is_none_or(|after| ***id > *after)), most);
     let instances = ids.into_iter().filter_map(|id| Some(instance(id, slots.get(id)?, now, policy)));
     ApplicationSeen {
-        name: Arc::clone(name),
+        name: name.clone(),
         counts: slots.values().map(|slot| slot.status).collect(),
         instances: instances.collect(),
         further,
     }
 }
 
-fn instance(id: &Arc<str>, slot: &Slot, now: Moment, policy: &RegistryPolicy) -> InstanceSeen {
+fn instance(id: &Text, slot: &Slot, now: Moment, policy: &RegistryPolicy) -> InstanceSeen {
     let lease = &slot.lease;
     InstanceSeen {
-        id: Arc::clone(id),
+        id: id.clone(),
         instance: Arc::clone(&slot.instance),
         overridden: slot.overridden.as_ref().and_then(|overridden| overridden.seen(now, policy.override_retention)),
         registered: lease.registered(),

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Lease, Moment, Slot, Store, recent::Change};
 use crate::{
-    eureka::{Application, Applications, Instance},
+    eureka::{Application, Applications, Instance, Text},
     registry::RegistryPolicy,
 };
 
@@ -81,7 +81,7 @@ impl Store {
         let (name, mut slots) = {
             let state = self.read();
             let (name, instances) = state.applications.get_key_value(name)?;
-            (Arc::clone(name), copies(instances))
+            (name.clone(), copies(instances))
         };
         sort(&mut slots);
         Some(Application { name, instances: slots.into_iter().map(|slot| slot.as_told(exact)).collect() })
@@ -116,10 +116,10 @@ impl Store {
         let exact = self.policy.get().exact_leases;
         let (mut applications, hash) = {
             let state = self.read();
-            let copies = |(name, instances): (&Arc<str>, _)| {
+            let copies = |(name, instances): (&Text, _)| {
                 let mut copies = copies(instances);
                 copies.retain(|copy| which(&copy.lease));
-                (Arc::clone(name), copies)
+                (name.clone(), copies)
             };
             let all = state.applications.iter().map(copies).filter(|(_, copies)| !copies.is_empty());
             (all.collect::<Vec<_>>(), state.counts.to_string())
@@ -195,7 +195,7 @@ impl Copied {
     }
 }
 
-fn copies(instances: &HashMap<Arc<str>, Slot>) -> Vec<Copied> {
+fn copies(instances: &HashMap<Text, Slot>) -> Vec<Copied> {
     let copy = |slot: &Slot| Copied { instance: Arc::clone(&slot.instance), lease: Arc::clone(&slot.lease) };
     instances.values().map(copy).collect()
 }
@@ -218,8 +218,9 @@ fn grouped(changes: &[Change], exact: bool) -> Vec<Application> {
     let mut places: HashMap<&str, usize> = HashMap::new();
     let mut applications: Vec<Application> = Vec::new();
     for change in changes {
-        let place = *places.entry(&change.app).or_insert_with(|| {
-            applications.push(Application { name: Arc::clone(&change.app), instances: Vec::new() });
+        let app = &change.instance.app;
+        let place = *places.entry(app).or_insert_with(|| {
+            applications.push(Application { name: app.clone(), instances: Vec::new() });
             applications.len() - 1
         });
         applications[place].instances.push(as_told(&change.instance, &change.lease, change.left, exact));

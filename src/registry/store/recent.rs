@@ -5,14 +5,16 @@ use std::{
 };
 
 use super::{Lease, Moment};
-use crate::eureka::Instance;
+use crate::eureka::{Instance, Text};
 
 /// What changed lately, each instance once, as it is now; the last changed stands last. Deltas and watches are made of it.
+///
+/// Where an instance stands in it, its slot knows; where one that left stands is known here.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     changes: BTreeMap<u64, Change>,
-    /// Where in it an instance stands, by application and id.
-    places: HashMap<Arc<str>, HashMap<Arc<str>, u64>>,
+    /// The changes of those who left, by application and id.
+    left: HashMap<Text, HashMap<Text, u64>>,
     /// The number of the last change.
     last: u64,
     /// The number of the last one that is forgotten.
@@ -22,24 +24,27 @@ pub(super) struct Recent {
 #[derive(Clone, Debug)]
 pub(super) struct Change {
     pub(super) at: Moment,
-    pub(super) app: Arc<str>,
-    pub(super) id: Arc<str>,
     pub(super) instance: Arc<Instance>,
     pub(super) lease: Arc<Lease>,
     pub(super) left: Option<Moment>,
 }
 
 impl Recent {
-    pub(super) fn add(&mut self, change: Change, most: usize) {
+    /// Adds a change of the instance whose slot keeps its number at `place`. Gives back the instance's former one: to drop it may wait until the lock is released.
+    pub(super) fn add(&mut self, change: Change, place: &mut u64, most: usize) -> Option<Change> {
+        let (app, id) = (&change.instance.app, change.instance.id());
+        let number = self.back(app, id).unwrap_or(*place);
+        let former = self.changes.remove(&number);
         self.last += 1;
-        let places = self.places.entry(Arc::clone(&change.app)).or_default();
-        if let Some(former) = places.insert(Arc::clone(&change.id), self.last) {
-            self.changes.remove(&former);
+        *place = self.last;
+        if change.left.is_some() {
+            self.left.entry(app.clone()).or_default().insert(id.into(), self.last);
         }
         self.changes.insert(self.last, change);
         while self.changes.len() > most {
             self.forget_first();
         }
+        former
     }
 
     /// Forgets what is older than this, and says whether there was any.
@@ -57,12 +62,22 @@ impl Recent {
     fn forget_first(&mut self) {
         let Some((number, change)) = self.changes.pop_first() else { return };
         self.forgotten = number;
-        if let Some(places) = self.places.get_mut(&change.app) {
-            places.remove(&change.id);
-            if places.is_empty() {
-                self.places.remove(&change.app);
-            }
+        if change.left.is_some() {
+            self.back(&change.instance.app, change.instance.id());
         }
+    }
+
+    /// Who left is no longer known to have: it is back, or that is forgotten. Gives the number of the change in which it left.
+    fn back(&mut self, app: &str, id: &str) -> Option<u64> {
+        if self.left.is_empty() {
+            return None;
+        }
+        let left = self.left.get_mut(app)?;
+        let number = left.remove(id);
+        if left.is_empty() {
+            self.left.remove(app);
+        }
+        number
     }
 
     /// The number of the last change.

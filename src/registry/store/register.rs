@@ -1,9 +1,10 @@
 use std::{
+    mem,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use super::{By, Lease, Moment, Override, Refused, Slot, State, Store, mark};
+use super::{By, Change, Lease, Moment, Override, Refused, Slot, State, Store, mark};
 use crate::{
     eureka::{
         Action, ActionType, DataCenterInfo, Instance, InstanceStatus, LeaseInfo, Metadata, Replication, StatusRules,
@@ -49,14 +50,14 @@ impl Store {
         }
         let registered = self.register_locked(&mut state, instance, lease, by, now, &policy);
         drop(state);
-        match registered {
-            Ok(()) => {
+        match &registered {
+            Ok(_) => {
                 self.counters.registrations.add();
                 self.tell_change();
             }
-            Err(refused) => self.counters.refused(refused),
+            Err(refused) => self.counters.refused(*refused),
         }
-        registered.map(|()| true)
+        registered.map(|_| true)
     }
 
     /// Takes an instance that was here before a restart, with a whole new lease; one that has registered again already stays, and one that has left again is not taken.
@@ -72,11 +73,11 @@ impl Store {
         let lease = Lease::new(now, lease_duration(&instance, &policy)).restored();
         let restored = self.register_locked(&mut state, instance, lease, By::Peer, now, &policy);
         drop(state);
-        match restored {
-            Ok(()) => self.tell_change(),
-            Err(refused) => self.counters.refused(refused),
+        match &restored {
+            Ok(_) => self.tell_change(),
+            Err(refused) => self.counters.refused(*refused),
         }
-        restored
+        restored.map(drop)
     }
 
     /// Sets texts of an instance's metadata. It is a registration of what is kept, and told to peers as one. `false` if there is no such instance.
@@ -101,13 +102,14 @@ impl Store {
             self.register_locked(&mut state, instance, lease, by, now, &policy)
         });
         drop(state);
-        match done {
-            Ok(()) => self.tell_change(),
-            Err(refused) => self.counters.refused(refused),
+        match &done {
+            Ok(_) => self.tell_change(),
+            Err(refused) => self.counters.refused(*refused),
         }
-        done.map(|()| true)
+        done.map(|_| true)
     }
 
+    /// Gives back what it replaced: to drop it may wait until the lock is released.
     fn register_locked(
         &self,
         state: &mut State,
@@ -116,37 +118,37 @@ impl Store {
         by: By,
         now: Moment,
         policy: &RegistryPolicy,
-    ) -> Result<(), Refused> {
+    ) -> Result<(Option<Slot>, Option<Change>), Refused> {
         let limits = &policy.limits;
         instance.last_dirty_timestamp.get_or_insert(now.0);
         name_amazon_instance(&mut instance, policy);
-        let id: Arc<str> =
-            instance.instance_id.clone().filter(|id| **id == *instance.id()).unwrap_or_else(|| instance.id().into());
-        let app = Arc::clone(&instance.app);
 
-        let kept = state.slot(&app, &id);
-        let (mut overridden, had_override) = match kept {
+        let State { applications, instances, overrides, counts, recent, .. } = &mut *state;
+        let all = applications.get_mut(&*instance.app);
+        let siblings = all.as_ref().map_or(0, |all| all.len());
+        let kept = all.and_then(|all| all.get_mut(instance.id()));
+        let (mut overridden, had_override) = match &kept {
             Some(kept) => (kept.overridden(now, policy), kept.overridden.is_some()),
             None => (None, false),
         };
-        if let Some(kept) = kept {
+        if let Some(kept) = &kept {
             lease.follows(&kept.lease);
             if kept.instance.last_dirty_timestamp > instance.last_dirty_timestamp {
                 instance = (*kept.instance).clone();
             }
-        } else if state.instances >= limits.instances {
+        } else if *instances >= limits.instances {
             return Err(Refused::Instances(limits.instances));
-        } else if state.applications.get(&app).is_some_and(|all| all.len() >= limits.instances_per_application) {
+        } else if siblings >= limits.instances_per_application {
             return Err(Refused::InstancesPerApplication(limits.instances_per_application));
         }
         if overridden.is_none() && instance.overridden_status != InstanceStatus::Unknown {
             overridden = Some(instance.overridden_status);
         }
-        if overridden.is_some() && !had_override && state.overrides >= limits.overrides {
+        if overridden.is_some() && !had_override && *overrides >= limits.overrides {
             return Err(Refused::Overrides(limits.overrides));
         }
 
-        let kept_status = kept.map(|kept| kept.instance.status);
+        let kept_status = kept.as_ref().map(|kept| kept.instance.status);
         let rules = StatusRules { said: instance.status, overridden, kept: kept_status, by_peer: by == By::Peer };
         instance.status = rules.status();
         if let Some(overridden) = overridden {
@@ -159,37 +161,39 @@ impl Store {
 
         let instance = Arc::new(instance);
         let overridden = overridden.map(|status| Override::new(status, now));
-        let slot = Slot::new(Arc::clone(&instance), lease, overridden);
-        self.put(state, &app, &id, slot);
-        state.remember(&app, &id, now, limits.changes);
-        state.returns(&app, &id);
+        let mut slot = Slot::new(Arc::clone(&instance), lease, overridden);
+        slot.change = kept.as_ref().map_or(0, |kept| kept.change);
+        let former_change = recent.add(slot.changed(now), &mut slot.change, limits.changes);
+        counts.add(slot.status);
+        *overrides += usize::from(slot.overridden.is_some());
+        let former = match kept {
+            Some(kept) => {
+                let former = mem::replace(kept, slot);
+                counts.remove(former.status);
+                *overrides -= usize::from(former.overridden.is_some());
+                self.heard(&former.lease);
+                Some(former)
+            }
+            None => {
+                *instances += 1;
+                if slot.lease.is_unheard() {
+                    self.unheard.fetch_add(1, Relaxed);
+                } else {
+                    self.renewals.joined();
+                }
+                applications.entry(instance.app.clone()).or_default().insert(instance.id().into(), slot);
+                None
+            }
+        };
+        state.returns(&instance);
         self.changed();
         self.forward(by, || Replication {
-            app_name: app,
-            id,
+            app_name: instance.app.clone(),
+            id: instance.id().into(),
             last_dirty_timestamp: instance.last_dirty_timestamp,
             action: Action::Register(instance),
         });
-        Ok(())
-    }
-
-    fn put(&self, state: &mut State, app: &Arc<str>, id: &Arc<str>, slot: Slot) {
-        state.counts.add(slot.instance.status);
-        state.overrides += usize::from(slot.overridden.is_some());
-        let instances = state.applications.entry(Arc::clone(app)).or_default();
-        let is_unheard = slot.lease.is_unheard();
-        if let Some(former) = instances.insert(Arc::clone(id), slot) {
-            state.counts.remove(former.instance.status);
-            state.overrides -= usize::from(former.overridden.is_some());
-            self.heard(&former.lease);
-        } else {
-            state.instances += 1;
-            if is_unheard {
-                self.unheard.fetch_add(1, Relaxed);
-            } else {
-                self.renewals.joined();
-            }
-        }
+        Ok((former, former_change))
     }
 }
 

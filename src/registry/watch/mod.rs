@@ -25,6 +25,7 @@ mod suspects;
 use suspects::{Key, Suspects};
 
 use super::{By, Clock, Store, render::STALE, server::Connection};
+use crate::eureka::Text;
 
 /// How long a watcher hears nothing at the longest: both sides notice a dead connection by it.
 const BEAT: Duration = Duration::from_secs(5);
@@ -51,7 +52,7 @@ struct State {
 }
 
 struct Watcher {
-    applications: Arc<[Arc<str>]>,
+    applications: Arc<[Text]>,
     own: Option<Key>,
     /// The last change it was told of.
     position: u64,
@@ -63,7 +64,7 @@ struct Watcher {
 #[derive(Debug, Default)]
 pub(super) struct Interest {
     /// Only these applications; none is all.
-    pub(super) applications: Vec<Arc<str>>,
+    pub(super) applications: Vec<Text>,
     /// The instance that holds the watch as its own.
     pub(super) own: Option<Key>,
 }

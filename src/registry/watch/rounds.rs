@@ -5,7 +5,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::{State, Watches};
 use crate::{
-    eureka::{Form, json},
+    eureka::{Form, Text, json},
     registry::store::Changes,
 };
 
@@ -16,7 +16,7 @@ struct Told {
 }
 
 /// Watchers that have seen the same and want the same.
-type Group = (u64, Arc<[Arc<str>]>);
+type Group = (u64, Arc<[Text]>);
 
 impl Watches {
     /// Tells each watcher what changed since it was last told.
@@ -73,7 +73,7 @@ impl Watches {
     }
 }
 
-fn told(changes: &Changes, applications: &[Arc<str>]) -> Told {
+fn told(changes: &Changes, applications: &[Text]) -> Told {
     let mut wanted = changes.applications.clone();
     if !applications.is_empty() {
         wanted.applications.retain(|application| applications.contains(&application.name));

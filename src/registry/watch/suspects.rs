@@ -1,17 +1,16 @@
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
     time::Duration,
 };
 
-use crate::registry::Moment;
+use crate::{eureka::Text, registry::Moment};
 
 /// The share of a service's instances that may be expelled in a minute; at least one.
 const SHARE: f64 = 0.15;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// An application and an id.
-pub(super) type Key = (Arc<str>, Arc<str>);
+pub(super) type Key = (Text, Text);
 
 /// Instances that hold watches as their own, and those whose watch broke. They are believed dead when they do not come back in time, within bounds:
 ///
@@ -24,7 +23,7 @@ pub(super) struct Suspects {
     held: HashMap<Key, usize>,
     /// In the order in which they broke; kept a while after they were decided on, since others are judged by them.
     broken: VecDeque<Break>,
-    expelled: HashMap<Arc<str>, VecDeque<Moment>>,
+    expelled: HashMap<Text, VecDeque<Moment>>,
 }
 
 #[derive(Debug)]
@@ -95,7 +94,7 @@ impl Suspects {
     }
 
     /// Whether more than half of an application lost its watches with this one.
-    fn broke_together(&self, at: Moment, app: &Arc<str>, suspicion: Duration) -> bool {
+    fn broke_together(&self, at: Moment, app: &Text, suspicion: Duration) -> bool {
         let with_it = |broken: &&Break| {
             broken.key.0 == *app && broken.at.since(at) <= suspicion && at.since(broken.at) <= suspicion
         };
@@ -105,8 +104,8 @@ impl Suspects {
     }
 
     /// Whether the minute has room for one more of an application.
-    fn may_go(&mut self, app: &Arc<str>, now: Moment, instances: usize) -> bool {
-        let times = self.expelled.entry(Arc::clone(app)).or_default();
+    fn may_go(&mut self, app: &Text, now: Moment, instances: usize) -> bool {
+        let times = self.expelled.entry(app.clone()).or_default();
         // Those expelled in this minute were among them.
         let all = instances + times.len();
         let most = ((all as f64 * SHARE) as usize).max(1);

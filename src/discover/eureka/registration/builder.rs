@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Policy as _,
     discover::eureka::{InvalidEureka, Servers, calls::Calls},
-    eureka::{DataCenterInfo, Instance, InstanceStatus, LeaseInfo, Metadata, Port},
+    eureka::{DataCenterInfo, Instance, InstanceStatus, LeaseInfo, Metadata, Port, Text},
 };
 
 /// Puts a [`Registration`] together. What is not said:
@@ -61,7 +61,7 @@ pub struct RegistrationBuilder {
     secure_virtual_name: Option<String>,
     group: Option<String>,
     pages: [Option<String>; 3],
-    metadata: Vec<(Arc<str>, Arc<str>)>,
+    metadata: Vec<(Text, Text)>,
     status: Option<InstanceStatus>,
     health: Option<HealthCheck>,
     policy: RegistrationPolicy,
@@ -163,7 +163,7 @@ impl RegistrationBuilder {
     }
 
     /// One text of the metadata. Clients know `zone`, and ours `weight`.
-    pub fn metadata(mut self, name: impl Into<Arc<str>>, text: impl Into<Arc<str>>) -> Self {
+    pub fn metadata(mut self, name: impl Into<Text>, text: impl Into<Text>) -> Self {
         self.metadata.push((name.into(), text.into()));
         self
     }
@@ -247,11 +247,11 @@ impl RegistrationBuilder {
         // An IPv6 address stands in brackets there.
         let authority =
             if host.contains(':') { format!("[{host}]:{}", port.number) } else { format!("{host}:{}", port.number) };
-        let page = |page: &Option<String>| -> Option<Arc<str>> {
+        let page = |page: &Option<String>| -> Option<Text> {
             let page = page.as_deref()?;
             Some(if page.contains("://") { page.into() } else { format!("{scheme}://{authority}{page}").into() })
         };
-        let zone = servers.zone.iter().map(|zone| (Arc::from("zone"), Arc::clone(zone)));
+        let zone = servers.zone.iter().map(|zone| (Text::from("zone"), Text::from(&**zone)));
         let metadata: Metadata = zone.chain(self.metadata.iter().cloned()).collect();
         let name = |given: &Option<String>| given.clone().unwrap_or_else(|| self.service.clone()).into();
         let seconds = |duration: std::time::Duration| duration.as_secs().clamp(1, i32::MAX as u64) as u32;
