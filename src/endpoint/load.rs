@@ -138,7 +138,139 @@ fn nanoseconds(duration: Duration) -> f64 {
 
 #[cfg(all(test, not(hopvine_loom)))]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
+
+    const DECAY: Duration = Duration::from_secs(10);
+
+    /// The formula as it is written, in seconds, without rounding.
+    #[derive(Clone, Copy, Debug, Default)]
+    struct Model {
+        known: Option<(f64, f64)>,
+        in_flight: u32,
+    }
+
+    impl Model {
+        fn decayed(&self, now: f64) -> Option<f64> {
+            self.known.map(|(average, at)| average * ((at - now) / DECAY.as_secs_f64()).exp())
+        }
+
+        fn observe(&mut self, took: f64, now: f64) {
+            let average = match self.known {
+                Some((average, _)) if took > average => took,
+                Some((average, at)) => {
+                    let weight = ((at - now) / DECAY.as_secs_f64()).exp();
+                    average * weight + took * (1.0 - weight)
+                }
+                None => took,
+            };
+            self.known = Some((average, now));
+        }
+
+        fn at_least(&mut self, took: f64, now: f64) {
+            if took > self.decayed(now).unwrap_or(0.0) {
+                self.known = Some((took, now));
+            }
+        }
+
+        fn cost(&self, now: f64) -> f64 {
+            self.decayed(now).map_or(0.0, |average| average * f64::from(self.in_flight + 1))
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Observe(Duration),
+        AtLeast(Duration),
+        Start,
+        End,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let took = || (1..5_000_000_u64).prop_map(Duration::from_micros);
+        prop_oneof![took().prop_map(Step::Observe), took().prop_map(Step::AtLeast), Just(Step::Start), Just(Step::End)]
+    }
+
+    fn ticks(ticks: u64) -> u64 {
+        ticks << TICK
+    }
+
+    fn seconds(nanos: u64) -> f64 {
+        Duration::from_nanos(nanos).as_secs_f64()
+    }
+
+    proptest! {
+        /// The clock begins anywhere, so that the coarse time of some wraps in the middle.
+        #[test]
+        fn an_endpoint_costs_what_the_formula_says(
+            began in prop_oneof![Just(1_u64), (1_u64 << 32) - 400_000..(1_u64 << 32)],
+            steps in vec((0..300_000_u64, step()), 1..40),
+        ) {
+            let (load, mut model, mut now) = (Load::default(), Model::default(), ticks(began));
+            for (later, step) in steps {
+                now += ticks(later);
+                let at = seconds(now - ticks(began));
+                match step {
+                    Step::Observe(took) => {
+                        load.observe(took, now, DECAY);
+                        model.observe(took.as_secs_f64(), at);
+                    }
+                    Step::AtLeast(took) => {
+                        load.at_least(took, now, DECAY);
+                        model.at_least(took.as_secs_f64(), at);
+                    }
+                    Step::Start => {
+                        load.start();
+                        model.in_flight += 1;
+                    }
+                    Step::End if model.in_flight > 0 => {
+                        load.end();
+                        model.in_flight -= 1;
+                    }
+                    Step::End => {}
+                }
+                prop_assert_eq!(load.in_flight(), model.in_flight);
+                if model.known.is_none() {
+                    continue;
+                }
+                for age in [0, 1, 100_000] {
+                    let (cost, expected) = (load.cost(now + ticks(age), DECAY) / 1e9, model.cost(at + seconds(ticks(age))));
+                    // Kept as `f32`, and never less than 1 ns.
+                    prop_assert!((cost - expected).abs() <= expected * 1e-4 + 2e-9, "{cost} for {expected}");
+                }
+                let (latency, average) = (load.latency().unwrap().as_secs_f64(), model.known.unwrap().0);
+                prop_assert!((latency - average).abs() <= average * 1e-4 + 2e-9, "{latency} for {average}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_another_thread_knows_later_is_not_forgotten_by_one_that_read_the_clock_before() {
+        let (load, took, at) = (Load::default(), Duration::from_millis(512), ticks(u64::from(u32::MAX)));
+        load.observe(took, at, DECAY);
+        let cost = |now| Duration::from_nanos(load.cost(now, DECAY) as u64);
+        assert_eq!(cost(at - ticks(1)), took);
+        // Half of the coarse time is the past, half of it the future.
+        let half = u64::from(u32::MAX / 2);
+        assert_eq!(cost(at + ticks(half)), Duration::ZERO);
+        assert_eq!(cost(at + ticks(half + 1)), took);
+    }
+
+    #[test]
+    fn an_answer_of_no_time_is_history_too() {
+        let load = Load::default();
+        load.observe(Duration::ZERO, 0, DECAY);
+        assert_eq!(load.latency(), Some(Duration::from_nanos(1)));
+    }
+
+    #[test]
+    fn refused_connections_count_until_one_is_made() {
+        let load = Load::default();
+        assert_eq!([load.refused(), load.refused()], [1, 2]);
+        load.reached();
+        assert_eq!(load.refused(), 1);
+    }
 
     #[test]
     fn one_call_finds_out_what_a_new_endpoint_is_like_and_its_latency_is_then_seen() {
