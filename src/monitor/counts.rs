@@ -1,5 +1,6 @@
 use std::{
     fmt,
+    iter::Sum,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
@@ -66,6 +67,19 @@ impl CountsView {
     /// All of them together.
     pub fn total(&self) -> u64 {
         self.success + self.failure + self.throttled + self.timed_out + self.cancelled + self.ignored
+    }
+}
+
+impl Sum for CountsView {
+    fn sum<I: Iterator<Item = Self>>(views: I) -> Self {
+        views.fold(Self::default(), |sum, view| Self {
+            success: sum.success + view.success,
+            failure: sum.failure + view.failure,
+            throttled: sum.throttled + view.throttled,
+            timed_out: sum.timed_out + view.timed_out,
+            cancelled: sum.cancelled + view.cancelled,
+            ignored: sum.ignored + view.ignored,
+        })
     }
 }
 

@@ -20,55 +20,64 @@ use super::wanted;
 use crate::{
     Classify, Error, Monitor, Outcome,
     context::{self, DropCause},
-    monitor::{CommandView, Counts, Kind, Latency, Observation, Observe},
+    lanes::{Lane, Lanes, PerLane},
+    monitor::{CommandView, Counts, CountsView, Kind, Latency, Observation, Observe},
     outcome::Standard,
     request::Carrier,
     trace::TraceContext,
 };
 
 /// A span and statistics of each call. See the [module](super).
-#[derive(Debug)]
 pub struct ClientTraceLayer<C = Standard> {
-    shared: Arc<Shared<C>>,
+    lanes: Lanes<Parts<C>>,
 }
 
-#[derive(Debug)]
-struct Shared<C> {
+/// What the calls of one lane hold.
+struct Parts<C> {
     command: Arc<Command>,
-    classify: C,
+    classify: Arc<C>,
+    lane: usize,
 }
 
 #[derive(Debug)]
 struct Command {
     name: Arc<str>,
+    calls: PerLane<Calls>,
+    /// Of all lanes: each has a thousand words, and calls that end at once seldom took equally long.
+    latency: Latency,
+}
+
+#[derive(Debug, Default)]
+struct Calls {
     started: AtomicU64,
     counts: Counts,
-    latency: Latency,
 }
 
 impl ClientTraceLayer {
     /// For calls of this command name.
     pub fn new(command: &str) -> Self {
-        let command = Command {
-            name: command.into(),
-            started: AtomicU64::new(0),
-            counts: Counts::default(),
-            latency: Latency::default(),
-        };
-        Self { shared: Arc::new(Shared { command: Arc::new(command), classify: Standard }) }
+        let command = Command { name: command.into(), calls: PerLane::default(), latency: Latency::default() };
+        Self::of(&Arc::new(command), Standard)
     }
 }
 
 impl<C> ClientTraceLayer<C> {
+    fn of(command: &Arc<Command>, classify: C) -> Self {
+        let classify = Arc::new(classify);
+        let parts = |lane| Parts { command: Arc::clone(command), classify: Arc::clone(&classify), lane };
+        Self { lanes: Lanes::new(parts) }
+    }
+
     /// By a classification of your own.
     pub fn classify<D>(self, classify: D) -> ClientTraceLayer<D> {
-        ClientTraceLayer { shared: Arc::new(Shared { command: Arc::clone(&self.shared.command), classify }) }
+        ClientTraceLayer::of(&self.lanes.here().command, classify)
     }
 
     /// Where the statistics can be read.
     #[must_use]
     pub fn monitor(self, monitor: &Monitor) -> Self {
-        monitor.register(&self.shared.command.name, &self.shared.command);
+        let command = &self.lanes.here().command;
+        monitor.register(&command.name, command);
         self
     }
 }
@@ -80,10 +89,11 @@ impl Observe for Command {
 
     fn observe(&self, name: &str) -> Vec<Observation> {
         // In this order: a call that ends in between is counted as under way, never as fewer than none.
-        let counts = self.counts.view();
+        let counts: CountsView = self.calls.iter().map(|calls| calls.counts.view()).sum();
+        let started: u64 = self.calls.iter().map(|calls| calls.started.load(Relaxed)).sum();
         vec![Observation::Command(CommandView {
             name: name.to_owned(),
-            in_flight: self.started.load(Relaxed).saturating_sub(counts.total()),
+            in_flight: started.saturating_sub(counts.total()),
             counts,
             latency: self.latency.view(),
         })]
@@ -92,7 +102,14 @@ impl Observe for Command {
 
 impl<C> Clone for ClientTraceLayer<C> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { lanes: self.lanes.clone() }
+    }
+}
+
+impl<C: fmt::Debug> fmt::Debug for ClientTraceLayer<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Parts { command, classify, .. } = &***self.lanes.here();
+        f.debug_struct("ClientTraceLayer").field("command", command).field("classify", classify).finish()
     }
 }
 
@@ -134,7 +151,8 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let _clock = context::enter_clock();
-        let command = &self.layer.shared.command;
+        let parts = self.layer.lanes.here();
+        let command = &parts.command;
         let span = tracing::debug_span!(target: "hopvine::call", "call", command = &*command.name,
             operation = request.operation(), trace_id = tracing::field::Empty, outcome = tracing::field::Empty,
             attempts = tracing::field::Empty);
@@ -143,7 +161,7 @@ where
         if let (Some(span), Some(trace)) = (&span, &trace) {
             span.record("trace_id", tracing::field::display(trace.trace_id()));
         }
-        let watch = Watch::start(Arc::clone(&self.layer.shared));
+        let watch = Watch::start(Arc::clone(parts));
         // In place: what is named first is moved once more.
         CallFuture {
             call: {
@@ -188,7 +206,7 @@ where
             ready!(this.call.poll(cx)).map_err(Error::from_any)
         };
         if let Some(mut watch) = this.watch.take() {
-            let outcome = watch.shared.classify.classify(result.as_ref());
+            let outcome = watch.parts.classify.classify(result.as_ref());
             if let Some(span) = &*this.span {
                 span.record("outcome", outcome.name());
                 span.record("attempts", context::last_call().attempts);
@@ -201,18 +219,18 @@ where
 
 /// A call under way; counted out, with its outcome, when dropped.
 struct Watch<C> {
-    shared: Arc<Shared<C>>,
+    parts: Arc<Lane<Parts<C>>>,
     /// In [`context::nanos`].
     since: u64,
     outcome: Option<Outcome>,
 }
 
 impl<C> Watch<C> {
-    fn start(shared: Arc<Shared<C>>) -> Self {
-        shared.command.started.fetch_add(1, Relaxed);
+    fn start(parts: Arc<Lane<Parts<C>>>) -> Self {
+        parts.command.calls[parts.lane].started.fetch_add(1, Relaxed);
         // A call that nobody tries again has made no attempts that were counted.
         context::set_last_call(context::CallFacts::default());
-        Self { shared, since: context::now_nanos(), outcome: None }
+        Self { parts, since: context::now_nanos(), outcome: None }
     }
 }
 
@@ -222,8 +240,8 @@ impl<C> Drop for Watch<C> {
             DropCause::Cancelled => Outcome::Cancelled,
             DropCause::TimedOut => Outcome::TimedOut,
         };
-        let command = &self.shared.command;
-        command.counts.record(self.outcome.unwrap_or(dropped));
+        let Parts { command, lane, .. } = &**self.parts;
+        command.calls[*lane].counts.record(self.outcome.unwrap_or(dropped));
         command.latency.record(Duration::from_nanos(context::now_nanos().saturating_sub(self.since)));
     }
 }
