@@ -123,4 +123,15 @@ mod tests {
         assert!(pending.said.len() <= FEW);
         assert_eq!(pending.into_sorted().count(), 1);
     }
+
+    #[test]
+    fn many_that_flap_are_little_more_memory_than_once_each_and_are_seldom_sorted() {
+        let ids: Vec<_> = (0..2 * FEW).map(|id| EndpointId::new(id.to_string())).collect();
+        let mut pending = Pending::default();
+        for id in ids.iter().cycle().take(20 * ids.len()) {
+            pending.take(Update::Change(Change::Remove(id.clone())));
+            assert!(pending.said.len() <= 2 * ids.len());
+        }
+        assert_eq!(pending.into_sorted().count(), ids.len());
+    }
 }
