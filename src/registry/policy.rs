@@ -57,7 +57,8 @@ pub struct RegistryPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistryLimits {
-    /// Instances in all; a further one is answered 503. By default 100 000.
+    /// Instances in all; a further one is answered 503. By default 100 000, which is also the most that clients and peers of ours read in one document unless their own
+    /// `limits.instances` says more.
     pub instances: usize,
     /// Instances of one application; a further one is answered 503. By default 10 000.
     pub instances_per_application: usize,
@@ -172,6 +173,10 @@ impl Policy for RegistryPolicy {
             if count == 0 {
                 return Err(PolicyError::new(field, count, "must be above zero"));
             }
+        }
+        if limits.instances > limits.document.instances {
+            let reason = "must be at most limits.document.instances: nobody could read all of them in one document";
+            return Err(PolicyError::new("limits.instances", limits.instances, reason));
         }
         Ok(())
     }

@@ -575,6 +575,33 @@ async fn the_instance_that_was_made_ready_is_the_one_called() {
     service.call(Query::default()).await.expect("an answer");
 }
 
+/// An operator who reads "rejected" must not look for callers whom nobody turned away.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_cannot_get_ready_fails_the_breaker_and_is_not_counted_as_turned_away() {
+    #[derive(Clone, Debug)]
+    struct Gone;
+    impl Service<Query> for Gone {
+        type Response = Answer;
+        type Error = BoxError;
+        type Future = std::future::Ready<Result<Answer, BoxError>>;
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            Poll::Ready(Err(io::Error::other("gone").into()))
+        }
+        fn call(&mut self, _: Query) -> Self::Future {
+            unreachable!("it is never ready")
+        }
+    }
+    let monitor = Monitor::new();
+    let layer = layer().monitor(&monitor);
+    let mut service = behind(&layer, Gone);
+    for _ in 0..50 {
+        let error = service.ready().await.expect_err("gone");
+        assert_eq!(std::error::Error::source(&error).map(ToString::to_string).as_deref(), Some("gone"));
+    }
+    let seen = view(&monitor);
+    assert_eq!((seen.state, seen.opened, seen.rejected), ("open", 1, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_error_from_inside_keeps_what_it_was() {
     let error = ask(&layer(), "disk on fire").await.expect_err("an error");

@@ -208,3 +208,15 @@ proptest! {
         });
     }
 }
+
+/// Else clients would find out, when the registry has grown so large that none of them can read it.
+#[test]
+fn no_registry_takes_more_instances_than_can_be_read_in_one_document() {
+    let mut policy = RegistryPolicy::default();
+    policy.limits.instances = policy.limits.document.instances + 1;
+    let error = Store::new(policy.clone(), Moment(0)).unwrap_err();
+    assert_eq!(error.field(), "limits.instances");
+    assert!(error.to_string().contains("100001") && error.to_string().contains("limits.document.instances"), "{error}");
+    policy.limits.document.instances += 1;
+    Store::new(policy, Moment(0)).unwrap();
+}

@@ -10,7 +10,7 @@ use std::{
 use super::{
     CircuitBreakerPolicy,
     policy::{Rules, Settings},
-    state::{Change, Machine, Pass, State},
+    state::{Change, Machine, Pass, Refusal, State},
 };
 use crate::{
     Error, ErrorKind, Outcome, context,
@@ -91,14 +91,22 @@ impl Shared {
         }
     }
 
+    /// Lets a call in that has failed before it asked, so that its failure counts. If not, it was not refused: it has its own error.
+    #[cold]
+    pub(super) fn admit_failed(&self) -> Option<Pass> {
+        self.machine.pass().or_else(|| self.ask().ok())
+    }
+
+    fn ask(&self) -> Result<Pass, Refusal> {
+        let (pass, change) = self.machine.admit(context::now_nanos(), &self.settings.rules())?;
+        self.tell(change);
+        Ok(pass)
+    }
+
     #[cold]
     fn admit_perhaps(&self) -> Result<Pass, Error> {
-        let now = context::now_nanos();
-        match self.machine.admit(now, &self.settings.rules()) {
-            Ok((pass, change)) => {
-                self.tell(change);
-                Ok(pass)
-            }
+        match self.ask() {
+            Ok(pass) => Ok(pass),
             Err(refusal) => {
                 self.rejected.fetch_add(1, Relaxed);
                 let error = Error::new(ErrorKind::CircuitOpen)

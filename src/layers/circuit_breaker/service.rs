@@ -50,7 +50,7 @@ where
             let error = Error::from_any(error);
             // A call was to be made and could not: it failed as one that was made.
             let parts = self.lanes.here();
-            if let Ok(pass) = parts.shared.admit() {
+            if let Some(pass) = parts.shared.admit_failed() {
                 let outcome = parts.classify.classify(Err(&error));
                 parts.shared.report(pass, None, outcome, parts.lane);
             }

@@ -56,11 +56,15 @@ pub(super) struct Connect {
 }
 
 impl Connect {
+    #[cfg(feature = "tls")]
     fn servers(&self, urls: Vec<ServerUrl>, policy: ServersPolicy) -> Servers {
-        let servers = Servers::of(urls, policy);
-        #[cfg(feature = "tls")]
-        let servers = servers.tls(self.tls.clone());
-        servers
+        Servers::of(urls, policy).tls(self.tls.clone())
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[expect(clippy::unused_self, reason = "without TLS there is nothing to add")]
+    fn servers(&self, urls: Vec<ServerUrl>, policy: ServersPolicy) -> Servers {
+        Servers::of(urls, policy)
     }
 
     /// All of them, to copy from.

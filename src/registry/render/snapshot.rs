@@ -41,7 +41,8 @@ impl Snapshot {
             match applications.last_mut().filter(|application| application.name == instance.app) {
                 Some(application) => application.instances.push(Arc::clone(instance)),
                 None => {
-                    applications.push(Application { name: instance.app.clone(), instances: vec![Arc::clone(instance)] })
+                    let instances = vec![Arc::clone(instance)];
+                    applications.push(Application { name: instance.app.clone(), instances });
                 }
             }
         }
