@@ -232,6 +232,8 @@ mod tests {
                 }
                 prop_assert_eq!(load.in_flight(), model.in_flight);
                 if model.known.is_none() {
+                    let unknown = if model.in_flight == 0 { 0.0 } else { UNKNOWN + f64::from(model.in_flight) };
+                    prop_assert_eq!(load.cost(now, DECAY).to_bits(), unknown.to_bits());
                     continue;
                 }
                 for age in [0, 1, 100_000] {

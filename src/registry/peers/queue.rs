@@ -243,7 +243,9 @@ impl Queue {
             owed.status |= debt.status;
             owed.left = debt.left.or(owed.left);
         } else if self.owed.len() < most {
-            self.owed.insert(key, debt);
+            // Texts of their own: a peer may be away for long, and the document need not wait for it.
+            let (app_name, id) = key;
+            self.owed.insert((app_name.as_str().into(), id.as_str().into()), debt);
         } else {
             self.dropped += 1;
         }

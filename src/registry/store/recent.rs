@@ -38,7 +38,7 @@ impl Recent {
         self.last += 1;
         *place = self.last;
         if change.left.is_some() {
-            self.left.entry(app.clone()).or_default().insert(id.into(), self.last);
+            self.left.entry(app.as_str().into()).or_default().insert(id.into(), self.last);
         }
         self.changes.insert(self.last, change);
         while self.changes.len() > most {

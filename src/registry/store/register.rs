@@ -181,7 +181,9 @@ impl Store {
                 } else {
                     self.renewals.joined();
                 }
-                applications.entry(instance.app.clone()).or_default().insert(instance.id().into(), slot);
+                // Texts of their own: they stay longer than this document.
+                let (app, id) = (instance.app.as_str().into(), instance.id().into());
+                applications.entry(app).or_default().insert(id, slot);
                 None
             }
         };
