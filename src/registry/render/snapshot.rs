@@ -38,12 +38,10 @@ impl Snapshot {
     pub(super) fn of_vip(&self, document: Document<'_>) -> Applications {
         let mut applications: Vec<Application> = Vec::new();
         for instance in self.matches(document).into_iter().flatten() {
+            let instance = Arc::clone(instance);
             match applications.last_mut().filter(|application| application.name == instance.app) {
-                Some(application) => application.instances.push(Arc::clone(instance)),
-                None => {
-                    let instances = vec![Arc::clone(instance)];
-                    applications.push(Application { name: instance.app.clone(), instances });
-                }
+                Some(application) => application.instances.push(instance),
+                None => applications.push(Application { name: instance.app.clone(), instances: vec![instance] }),
             }
         }
         let mut found = Applications { version: -1, applications, ..Applications::default() };

@@ -166,26 +166,23 @@ impl Store {
         let former_change = recent.add(slot.changed(now), &mut slot.change, limits.changes);
         counts.add(slot.status);
         *overrides += usize::from(slot.overridden.is_some());
-        let former = match kept {
-            Some(kept) => {
-                let former = mem::replace(kept, slot);
-                counts.remove(former.status);
-                *overrides -= usize::from(former.overridden.is_some());
-                self.heard(&former.lease);
-                Some(former)
+        let former = if let Some(kept) = kept {
+            let former = mem::replace(kept, slot);
+            counts.remove(former.status);
+            *overrides -= usize::from(former.overridden.is_some());
+            self.heard(&former.lease);
+            Some(former)
+        } else {
+            *instances += 1;
+            if slot.lease.is_unheard() {
+                self.unheard.fetch_add(1, Relaxed);
+            } else {
+                self.renewals.joined();
             }
-            None => {
-                *instances += 1;
-                if slot.lease.is_unheard() {
-                    self.unheard.fetch_add(1, Relaxed);
-                } else {
-                    self.renewals.joined();
-                }
-                // Texts of their own: they stay longer than this document.
-                let (app, id) = (instance.app.as_str().into(), instance.id().into());
-                applications.entry(app).or_default().insert(id, slot);
-                None
-            }
+            // Texts of their own: they stay longer than this document.
+            let (app, id) = (instance.app.as_str().into(), instance.id().into());
+            applications.entry(app).or_default().insert(id, slot);
+            None
         };
         state.returns(&instance);
         self.changed();
