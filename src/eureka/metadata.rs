@@ -37,6 +37,11 @@ impl Metadata {
         self.iter().map(|(name, text)| name.len() + text.len()).sum()
     }
 
+    /// Of entries whose names differ.
+    pub(super) fn of(entries: Vec<(Text, Text)>) -> Self {
+        Self(entries.into())
+    }
+
     /// With these set beside the others, over those of the same names.
     #[must_use]
     pub fn with<K, V>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Self
@@ -48,12 +53,12 @@ impl Metadata {
         for (name, text) in entries {
             put(&mut all, name.into(), text.into());
         }
-        Self(all.into())
+        Self::of(all)
     }
 }
 
 /// Sets a text, in the place of the one that has its name already.
-fn put(entries: &mut Vec<(Text, Text)>, name: Text, text: Text) {
+pub(super) fn put(entries: &mut Vec<(Text, Text)>, name: Text, text: Text) {
     match entries.iter_mut().find(|(key, _)| *key == name) {
         Some(entry) => entry.1 = text,
         None => entries.push((name, text)),

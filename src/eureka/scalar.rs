@@ -2,7 +2,7 @@ use std::borrow::Cow;
 
 use super::{
     ActionType, DataCenterInfo, Instance, InstanceStatus, LeaseInfo, Metadata, Text, field::Field, instance::is_no_sid,
-    reading::Reading,
+    metadata::put, reading::Reading,
 };
 
 /// A value that is not made of others. Writers disagree on whether a number is one or a text, so that readers take either.
@@ -45,7 +45,8 @@ impl<'a> Scalar<'a> {
             Self::Whole(number) => Some(number),
             Self::Real(number) if number.fract() == 0.0 => Some(number as i128),
             Self::Text(text) if text.trim().is_empty() => return Ok(None),
-            Self::Text(text) => text.trim().parse().ok(),
+            // Nearly always it is one that a register holds.
+            Self::Text(text) => text.parse::<i64>().map(i128::from).or_else(|_| text.trim().parse()).ok(),
             Self::Flag(_) | Self::Real(_) => None,
         };
         let number = number.ok_or_else(|| format!("{} is not a whole number", self.shown()))?;
@@ -221,12 +222,12 @@ impl MetadataDraft {
         } else if self.entries.len() >= limits.metadata_entries {
             reading.beyond(format_args!("more than {} entries", limits.metadata_entries));
         } else {
-            self.entries.push((name, text));
+            put(&mut self.entries, name, text);
         }
     }
 
     pub(super) fn finish(self) -> Metadata {
-        self.entries.into_iter().collect()
+        Metadata::of(self.entries)
     }
 }
 
