@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`Instance`], [`Application`], [`Applications`] | the model; a delta has the same shape and is [applied](Applications::apply) |
+//! | [`Instance`], [`Application`], [`Applications`], of [`Text`]s | the model; a delta has the same shape and is [applied](Applications::apply) |
 //! | [`Replication`], [`ReplicationResponse`] | what servers tell each other |
 //! | [`json`], [`xml`] | the formats, full and compact, written as Java servers write them, read from anybody |
 //! | [`Instance::endpoint`] | the endpoint that an instance is |

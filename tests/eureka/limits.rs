@@ -310,3 +310,19 @@ fn a_registry_of_many_small_applications_is_read() {
         assert_eq!(xml::read_applications(elements(count).as_bytes(), &limits).is_ok(), fits);
     }
 }
+
+/// Each text of a short document is a part of it. Of a long one that would let a registrant keep as much memory as a body may be.
+#[test]
+fn what_is_kept_of_a_document_is_not_all_that_was_sent() {
+    let read = |padding: &str| {
+        read(&format!(
+            r#"{{"instance": {{"app": "A", "hostName": "host1", "padding": "{padding}", "ipAddr": "10.0.0.1"}}}}"#
+        ))
+        .unwrap()
+    };
+    let short = read("");
+    assert_eq!(short.host_name.parent().as_ptr(), short.ip_addr.parent().as_ptr());
+    let long = read(&"x".repeat(8_000));
+    assert_eq!((&*long.host_name, &**long.host_name.parent()), ("host1", "host1"));
+    assert_eq!((&*long.ip_addr, &**long.ip_addr.parent()), ("10.0.0.1", "10.0.0.1"));
+}
