@@ -1,6 +1,6 @@
 //! When leases end: the figures that were measured at Java servers, on a clock that the test sets.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use hopvine::{
     eureka::{DataCenterInfo, Form, Instance, LeaseInfo, Limits, json},
@@ -146,6 +146,24 @@ fn documents_tell_the_stamps_of_a_java_server() {
     store.cancel("ORDERS", "i0", By::Client, at(2000));
     let left = &store.delta().applications[0].instances[0];
     assert_eq!(left.lease_info.unwrap().eviction_timestamp, at(2000).0);
+}
+
+#[test]
+fn who_names_no_lease_keeps_the_registrys_own_when_its_metadata_changes_and_after_a_restart() {
+    let policy = RegistryPolicy { default_lease: SECOND * 1000, ..unpreserved() };
+    let is_there = |store: &Store, millis| store.instance("ORDERS", "i1", at(millis)).is_some();
+    let store = Store::new(policy.clone(), START).unwrap();
+    store.register(Instance { lease_info: None, ..instance("i1", 0) }, By::Client, START).unwrap();
+    let said = store.instance("ORDERS", "i1", START).unwrap();
+    assert_eq!(said.lease_info.unwrap().duration_in_secs, 1000);
+
+    let entries = vec![("a".to_owned(), "b".to_owned())];
+    assert_eq!(store.add_metadata("ORDERS", "i1", entries, By::Client, START), Ok(true));
+    assert_eq!([1_000_000, 1_000_001].map(|millis| is_there(&store, millis)), [true, false]);
+
+    let restarted = Store::new(policy, START).unwrap();
+    restarted.restore(Arc::unwrap_or_clone(said), START).unwrap();
+    assert_eq!([1_000_000, 1_000_001].map(|millis| is_there(&restarted, millis)), [true, false]);
 }
 
 #[test]

@@ -94,7 +94,13 @@ impl Lease {
             last_renewal_timestamp: self.stamp(exact),
             eviction_timestamp: evicted.map_or(0, |evicted| evicted.0),
             service_up_timestamp: self.service_up.load(Relaxed),
-            ..said.unwrap_or_default()
+            ..said.unwrap_or_else(|| self.terms())
         }
+    }
+
+    /// What documents say for an instance that said nothing. What is registered from one, after a restart or at a peer, gets the same lease.
+    fn terms(&self) -> LeaseInfo {
+        let duration_in_secs = u32::try_from(self.duration.div_ceil(1000)).unwrap_or(u32::MAX);
+        LeaseInfo { duration_in_secs, ..LeaseInfo::default() }
     }
 }

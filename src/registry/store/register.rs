@@ -94,12 +94,11 @@ impl Store {
         let Some(slot) = self.live(&state, app, id, now, &policy) else {
             return Ok(false);
         };
-        let mut instance = (*slot.instance).clone();
+        let (mut instance, duration) = ((*slot.instance).clone(), slot.lease.duration());
         let done = bounded(&entries, &policy).and_then(|()| {
             instance.metadata = instance.metadata.with(entries);
             within(&instance.metadata, &policy)?;
-            let lease = Lease::new(now, lease_duration(&instance, &policy));
-            self.register_locked(&mut state, instance, lease, by, now, &policy)
+            self.register_locked(&mut state, instance, Lease::new(now, duration), by, now, &policy)
         });
         drop(state);
         match &done {
