@@ -3,7 +3,7 @@ use http::{Response, StatusCode};
 
 use super::{
     Asked, Body, Desk, negotiate,
-    path::{parameter, parameters},
+    path::{parameters, values},
     respond,
 };
 use crate::{
@@ -40,12 +40,11 @@ impl Desk {
     }
 
     pub(super) fn heartbeat(&self, asked: &Asked<'_>, app: &str, id: &str) -> Response<Body> {
-        let query = asked.head.uri.query();
-        let last_dirty_timestamp = match dirty(query) {
+        let [given, told] = values(asked.head.uri.query(), ["lastDirtyTimestamp", "overriddenstatus"]);
+        let last_dirty_timestamp = match dirty(given.as_deref()) {
             Ok(timestamp) => timestamp,
             Err(response) => return *response,
         };
-        let told = parameter(query, "overriddenstatus");
         let overridden_status = told.and_then(|status| InstanceStatus::named(&status));
         let heartbeat = Heartbeat { last_dirty_timestamp, overridden_status };
         match self.store.renew(app, id, heartbeat, asked.by, self.clock.now()) {
@@ -65,15 +64,16 @@ impl Desk {
     }
 
     pub(super) fn set_status(&self, asked: &Asked<'_>, app: &str, id: &str) -> Response<Body> {
-        let (query, now) = (asked.head.uri.query(), self.clock.now());
+        let now = self.clock.now();
         if self.store.instance(app, id, now).is_none() {
             return respond::empty(StatusCode::NOT_FOUND);
         }
-        let status = match status(query, None) {
+        let [value, given] = values(asked.head.uri.query(), ["value", "lastDirtyTimestamp"]);
+        let status = match status(value.as_deref(), None) {
             Ok(status) => status,
             Err(response) => return *response,
         };
-        let last_dirty_timestamp = match dirty(query) {
+        let last_dirty_timestamp = match dirty(given.as_deref()) {
             Ok(timestamp) => timestamp,
             Err(response) => return *response,
         };
@@ -84,15 +84,16 @@ impl Desk {
     }
 
     pub(super) fn clear_status(&self, asked: &Asked<'_>, app: &str, id: &str) -> Response<Body> {
-        let (query, now) = (asked.head.uri.query(), self.clock.now());
+        let now = self.clock.now();
         if self.store.instance(app, id, now).is_none() {
             return respond::empty(StatusCode::NOT_FOUND);
         }
-        let status = match status(query, Some(InstanceStatus::Unknown)) {
+        let [value, given] = values(asked.head.uri.query(), ["value", "lastDirtyTimestamp"]);
+        let status = match status(value.as_deref(), Some(InstanceStatus::Unknown)) {
             Ok(status) => status,
             Err(response) => return *response,
         };
-        let last_dirty_timestamp = match dirty(query) {
+        let last_dirty_timestamp = match dirty(given.as_deref()) {
             Ok(timestamp) => timestamp,
             Err(response) => return *response,
         };
@@ -118,23 +119,22 @@ fn found(found: bool) -> Response<Body> {
     respond::empty(if found { StatusCode::OK } else { StatusCode::NOT_FOUND })
 }
 
-fn dirty(query: Option<&str>) -> Result<Option<u64>, Box<Response<Body>>> {
-    let Some(given) = parameter(query, "lastDirtyTimestamp") else { return Ok(None) };
+fn dirty(given: Option<&str>) -> Result<Option<u64>, Box<Response<Body>>> {
+    let Some(given) = given else { return Ok(None) };
     let timestamp = given.parse::<i64>().map_err(|_| {
-        let reason = format!("lastDirtyTimestamp: {:?} is not a number", shown(&given));
+        let reason = format!("lastDirtyTimestamp: {:?} is not a number", shown(given));
         Box::new(respond::reason(StatusCode::BAD_REQUEST, reason))
     })?;
     Ok(Some(u64::try_from(timestamp).unwrap_or(0)))
 }
 
-fn status(query: Option<&str>, default: Option<InstanceStatus>) -> Result<InstanceStatus, Box<Response<Body>>> {
+fn status(given: Option<&str>, default: Option<InstanceStatus>) -> Result<InstanceStatus, Box<Response<Body>>> {
     let bad = |reason: String| Box::new(respond::reason(StatusCode::BAD_REQUEST, reason));
-    match (parameter(query, "value"), default) {
-        (Some(given), _) => {
-            InstanceStatus::named(&given).ok_or_else(|| bad(format!("value: {:?} is no status", shown(&given))))
+    match given {
+        Some(given) => {
+            InstanceStatus::named(given).ok_or_else(|| bad(format!("value: {:?} is no status", shown(given))))
         }
-        (None, Some(default)) => Ok(default),
-        (None, None) => Err(bad("value: missing".to_owned())),
+        None => default.ok_or_else(|| bad("value: missing".to_owned())),
     }
 }
 

@@ -3,15 +3,15 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS},
 };
 
-use super::{Asked, Body, Desk, path::parameter, respond};
+use super::{Asked, Body, Desk, path::values, respond};
 use crate::registry::page;
 
 impl Desk {
     /// What people see: `?app=` for one application, `?after=` for what comes after a name or an id.
     pub(super) fn page(&self, asked: &Asked<'_>) -> Response<Body> {
-        let query = asked.head.uri.query();
-        let given = |name| parameter(query, name).filter(|value| !value.is_empty());
-        let (application, after) = (given("app").map(|name| name.to_uppercase()), given("after"));
+        let given = values(asked.head.uri.query(), ["app", "after"]);
+        let [application, after] = given.map(|value| value.filter(|value| !value.is_empty()));
+        let application = application.map(|name| name.to_uppercase());
         // People type blanks around names, though a name may have its own.
         let named =
             |name: &str| if self.store.instances_of(name) > 0 { name.to_owned() } else { name.trim().to_owned() };

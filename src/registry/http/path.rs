@@ -51,7 +51,7 @@ impl<'a> Route<'a> {
     fn of_eureka(path: &'a str) -> Option<Self> {
         let rest = path.strip_prefix("/eureka/")?;
         let rest = rest.strip_prefix("v2/").unwrap_or(rest);
-        let mut segments = rest.strip_suffix('/').unwrap_or(rest).split('/');
+        let mut segments = rest.strip_suffix('/').unwrap_or(rest).split(['/']);
         let first = segments.next()?;
         let rest = [segments.next(), segments.next(), segments.next()];
         if segments.next().is_some() {
@@ -74,8 +74,8 @@ impl<'a> Route<'a> {
         })
     }
 
-    /// The methods there are, as `Allow` lists them; none for nothing.
-    pub(super) fn methods(&self) -> &'static str {
+    /// The methods there are; none for nothing.
+    pub(super) fn methods(&self) -> &'static [&'static str] {
         match self {
             Self::All
             | Self::Delta
@@ -84,18 +84,18 @@ impl<'a> Route<'a> {
             | Self::SecureVip(_)
             | Self::Status
             | Self::Watch
-            | Self::Page => "HEAD,GET,OPTIONS",
-            Self::Application(_) => "HEAD,POST,GET,OPTIONS",
-            Self::Instance(..) => "HEAD,DELETE,GET,OPTIONS,PUT",
-            Self::InstanceStatus(..) => "DELETE,OPTIONS,PUT",
-            Self::InstanceMetadata(..) | Self::ScalingGroup => "OPTIONS,PUT",
-            Self::Batch => "POST,OPTIONS",
-            Self::Nothing => "",
+            | Self::Page => &["HEAD", "GET", "OPTIONS"],
+            Self::Application(_) => &["HEAD", "POST", "GET", "OPTIONS"],
+            Self::Instance(..) => &["HEAD", "DELETE", "GET", "OPTIONS", "PUT"],
+            Self::InstanceStatus(..) => &["DELETE", "OPTIONS", "PUT"],
+            Self::InstanceMetadata(..) | Self::ScalingGroup => &["OPTIONS", "PUT"],
+            Self::Batch => &["POST", "OPTIONS"],
+            Self::Nothing => &[],
         }
     }
 
     pub(super) fn allows(&self, method: &Method) -> bool {
-        self.methods().split(',').any(|allowed| allowed == method.as_str())
+        self.methods().contains(&method.as_str())
     }
 }
 
@@ -116,25 +116,20 @@ fn upper(segment: &str) -> Option<Cow<'_, str>> {
     Some(if is_upper { decoded } else { Cow::Owned(decoded.to_uppercase()) })
 }
 
-/// The parameters of a query, in their order. `+` is a blank.
-pub(super) fn parameters(query: Option<&str>) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-    query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (plain(name), plain(value))
-    })
+/// The parameters of a query, in their order.
+pub(super) fn parameters(query: Option<&str>) -> form_urlencoded::Parse<'_> {
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes())
 }
 
-/// The first value of a parameter.
-pub(super) fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, str>> {
-    parameters(query).find(|(key, _)| key == name).map(|(_, value)| value)
-}
-
-fn plain(text: &str) -> Cow<'_, str> {
-    if !text.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
-        return Cow::Borrowed(text);
+/// The first value of each parameter of these names.
+pub(super) fn values<'a, const N: usize>(query: Option<&'a str>, names: [&str; N]) -> [Option<Cow<'a, str>>; N] {
+    let mut values = [const { None }; N];
+    for (name, value) in parameters(query) {
+        if let Some(place) = names.iter().position(|wanted| *wanted == name) {
+            values[place].get_or_insert(value);
+        }
     }
-    let spaced = text.replace('+', " ");
-    Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
+    values
 }
 
 #[cfg(test)]
@@ -189,7 +184,11 @@ mod tests {
         let all: Vec<_> = parameters(Some("a%20b=1%262&zone=z2&zone=z3&empty=&none")).collect();
         let expected = [("a b", "1&2"), ("zone", "z2"), ("zone", "z3"), ("empty", ""), ("none", "")];
         assert_eq!(all.iter().map(|(name, value)| (&**name, &**value)).collect::<Vec<_>>(), expected);
-        assert_eq!(parameter(Some("x=a+b"), "x").as_deref(), Some("a b"));
-        assert_eq!(parameter(None, "x"), None);
+        let query = Some("y=1&x=a+b&x=c&z&y=2");
+        assert_eq!(
+            values(query, ["x", "y", "z", "none"]),
+            [Some("a b".into()), Some("1".into()), Some("".into()), None]
+        );
+        assert_eq!(values(None, ["x"]), [None]);
     }
 }

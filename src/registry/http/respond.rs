@@ -122,9 +122,11 @@ fn unavailable(why: impl fmt::Display, retry_after: &'static str) -> Response<Bo
     response
 }
 
-pub(super) fn methods(status: StatusCode, methods: &'static str) -> Response<Body> {
+pub(super) fn methods(status: StatusCode, methods: &[&str]) -> Response<Body> {
     let mut response = empty(status);
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    if let Ok(methods) = HeaderValue::try_from(methods.join(",")) {
+        response.headers_mut().insert(ALLOW, methods);
+    }
     response
 }
 
