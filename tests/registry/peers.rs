@@ -605,8 +605,8 @@ async fn a_peer_that_answers_badly_costs_nothing_but_its_queue() {
     }
     let policy = with(|peers| {
         peers.queue = 50;
-        peers.request_timeout = 200 * MILLI;
-        peers.task_time = 500 * MILLI;
+        peers.request_timeout = 1000 * MILLI;
+        peers.task_time = 10_000 * MILLI;
     });
     let registry = builder(LOCAL, &peers, policy).start().await.unwrap();
     for number in 0..200 {

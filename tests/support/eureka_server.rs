@@ -218,11 +218,11 @@ pub(crate) fn orders(numbers: &[u16]) -> String {
     applications(&hash, &[("ORDERS", &instances)])
 }
 
-/// Waits for a condition, 10 s at most.
+/// Waits for a condition, 30 s at most.
 pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(30);
     while !condition() {
-        assert!(Instant::now() < end, "waited 10 s in vain: {what}");
+        assert!(Instant::now() < end, "waited 30 s in vain: {what}");
         tokio::time::sleep_until(Instant::now() + Duration::from_millis(2)).await;
     }
 }

@@ -49,7 +49,7 @@ impl Store {
             return Ok(false);
         };
         slot.lease.renew(now);
-        if slot.instance.status != status {
+        if slot.status != status {
             let adds = slot.overridden.is_none();
             if adds && state.overrides >= policy.limits.overrides {
                 drop(state);
@@ -141,7 +141,7 @@ impl Store {
             state.applications.remove(app);
         }
         state.instances -= 1;
-        state.counts.remove(slot.instance.status);
+        state.counts.remove(slot.status);
         state.overrides -= usize::from(slot.overridden.is_some());
         if slot.lease.is_unheard() {
             self.unheard.fetch_sub(1, Relaxed);

@@ -187,7 +187,7 @@ impl State {
         let slot = self.applications.get_mut(app)?.get_mut(id)?;
         let mut instance = (*slot.instance).clone();
         change(&mut instance);
-        self.counts.remove(slot.instance.status);
+        self.counts.remove(slot.status);
         self.counts.add(instance.status);
         slot.set(Arc::new(instance));
         Some(slot)

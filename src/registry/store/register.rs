@@ -112,57 +112,31 @@ impl Store {
     fn register_locked(
         &self,
         state: &mut State,
-        mut instance: Instance,
+        instance: Instance,
         lease: Lease,
         by: By,
         now: Moment,
         policy: &RegistryPolicy,
     ) -> Result<(Option<Slot>, Option<Change>), Refused> {
         let limits = &policy.limits;
-        instance.last_dirty_timestamp.get_or_insert(now.0);
-        name_amazon_instance(&mut instance, policy);
-
         let State { applications, instances, overrides, counts, recent, .. } = &mut *state;
         let all = applications.get_mut(&*instance.app);
         let siblings = all.as_ref().map_or(0, |all| all.len());
         let kept = all.and_then(|all| all.get_mut(instance.id()));
-        let (mut overridden, had_override) = match &kept {
-            Some(kept) => (kept.overridden(now, policy), kept.overridden.is_some()),
-            None => (None, false),
-        };
-        if let Some(kept) = &kept {
-            lease.follows(&kept.lease);
-            if kept.instance.last_dirty_timestamp > instance.last_dirty_timestamp {
-                instance = (*kept.instance).clone();
-            }
-        } else if *instances >= limits.instances {
+        if kept.is_none() && *instances >= limits.instances {
             return Err(Refused::Instances(limits.instances));
-        } else if siblings >= limits.instances_per_application {
+        }
+        if kept.is_none() && siblings >= limits.instances_per_application {
             return Err(Refused::InstancesPerApplication(limits.instances_per_application));
         }
-        if overridden.is_none() && instance.overridden_status != InstanceStatus::Unknown {
-            overridden = Some(instance.overridden_status);
-        }
-        if overridden.is_some() && !had_override && *overrides >= limits.overrides {
+        let mut slot = Slot::registering(instance, lease, kept.as_deref(), by, now, policy);
+        let adds_override = slot.overridden.is_some() && kept.as_ref().is_none_or(|kept| kept.overridden.is_none());
+        if adds_override && *overrides >= limits.overrides {
             return Err(Refused::Overrides(limits.overrides));
         }
 
-        let kept_status = kept.as_ref().map(|kept| kept.instance.status);
-        let rules = StatusRules { said: instance.status, overridden, kept: kept_status, by_peer: by == By::Peer };
-        instance.status = rules.status();
-        if let Some(overridden) = overridden {
-            instance.overridden_status = overridden;
-        }
-        instance.is_coordinating_discovery_server = false;
-        mark(&mut instance, ActionType::Added, now);
-        lease.has_status(instance.status, now);
-        instance.lease_info = Some(lease.info(instance.lease_info, None, policy.exact_leases));
-
-        let instance = Arc::new(instance);
-        let overridden = overridden.map(|status| Override::new(status, now));
-        let mut slot = Slot::new(Arc::clone(&instance), lease, overridden);
-        slot.change = kept.as_ref().map_or(0, |kept| kept.change);
         let former_change = recent.add(slot.changed(now), &mut slot.change, limits.changes);
+        let instance = Arc::clone(&slot.instance);
         counts.add(slot.status);
         *overrides += usize::from(slot.overridden.is_some());
         let former = if let Some(kept) = kept {
@@ -192,6 +166,43 @@ impl Store {
             action: Action::Register(instance),
         });
         Ok((former, former_change))
+    }
+}
+
+impl Slot {
+    /// That of an instance that registers, after the one that is kept of it.
+    fn registering(
+        mut instance: Instance,
+        lease: Lease,
+        kept: Option<&Self>,
+        by: By,
+        now: Moment,
+        policy: &RegistryPolicy,
+    ) -> Self {
+        instance.last_dirty_timestamp.get_or_insert(now.0);
+        name_amazon_instance(&mut instance, policy);
+        let mut overridden = kept.and_then(|kept| kept.overridden(now, policy));
+        if let Some(kept) = kept {
+            lease.follows(&kept.lease);
+            if Some(kept.last_dirty_timestamp) > instance.last_dirty_timestamp {
+                instance = (*kept.instance).clone();
+            }
+        }
+        if overridden.is_none() && instance.overridden_status != InstanceStatus::Unknown {
+            overridden = Some(instance.overridden_status);
+        }
+        let kept_status = kept.map(|kept| kept.status);
+        let rules = StatusRules { said: instance.status, overridden, kept: kept_status, by_peer: by == By::Peer };
+        instance.status = rules.status();
+        if let Some(overridden) = overridden {
+            instance.overridden_status = overridden;
+        }
+        instance.is_coordinating_discovery_server = false;
+        mark(&mut instance, ActionType::Added, now);
+        lease.has_status(instance.status, now);
+        instance.lease_info = Some(lease.info(instance.lease_info, None, policy.exact_leases));
+        let overridden = overridden.map(|status| Override::new(status, now));
+        Self { change: kept.map_or(0, |kept| kept.change), ..Self::new(Arc::new(instance), lease, overridden) }
     }
 }
 
