@@ -221,6 +221,22 @@ async fn an_instance_whose_watch_breaks_is_out_and_others_learn_of_it() {
 }
 
 #[tokio::test]
+async fn an_instance_whose_watch_breaks_is_out_while_a_change_waits_to_be_told() {
+    let registry = start(RegistryPolicy { render_interval: Duration::from_secs(60), ..pushed() }).await;
+    let mut client = Client::connect(registry.local_addr()).await;
+    register(&mut client, "ORDERS", "i1").await;
+    register(&mut client, "ORDERS", "i2").await;
+    let (_other, _) = Watch::begin(&registry, "?instance=ORDERS/i2").await;
+    let (own, _) = Watch::begin(&registry, "?instance=ORDERS/i1").await;
+    let (mut watch, _) = Watch::begin(&registry, "").await;
+    watch.until("ORDERS/i1 ADDED UP").await;
+    register(&mut client, "ORDERS", "i3").await;
+    drop(own);
+    until("it is out", || registry.store().counters().view().expelled == 1).await;
+    registry.shutdown().await;
+}
+
+#[tokio::test]
 async fn one_that_comes_back_at_once_stays_and_so_does_one_whose_registry_was_not_asked() {
     let registry = start(pushed()).await;
     let mut client = Client::connect(registry.local_addr()).await;

@@ -40,7 +40,10 @@ pub(super) struct Watches {
     state: Mutex<State>,
     /// As many as there are watchers, to be read without the lock.
     count: AtomicUsize,
-    wake: Notify,
+    /// Something changed, or a watch began.
+    changed: Notify,
+    /// There is a new suspect.
+    suspected: Notify,
 }
 
 #[derive(Default)]
@@ -75,14 +78,14 @@ pub(super) struct TooMany(pub(super) usize);
 
 impl Watches {
     pub(super) fn new(store: Arc<Store>, clock: Clock) -> Arc<Self> {
-        let state = Mutex::default();
-        let watches = Arc::new(Self { store, clock, state, count: AtomicUsize::new(0), wake: Notify::new() });
+        let (state, count) = (Mutex::default(), AtomicUsize::new(0));
+        let watches = Arc::new(Self { store, clock, state, count, changed: Notify::new(), suspected: Notify::new() });
         let told = Arc::downgrade(&watches);
         watches.store.on_change(move || {
             if let Some(watches) = told.upgrade()
                 && watches.count.load(Relaxed) > 0
             {
-                watches.wake.notify_one();
+                watches.changed.notify_one();
             }
         });
         watches
@@ -116,7 +119,7 @@ impl Watches {
         state.watchers.insert(number, Watcher { applications, own, position, lines, connection });
         self.count.store(state.watchers.len(), Relaxed);
         drop(state);
-        self.wake.notify_one();
+        self.changed.notify_one();
         let first = format!("{{\"version\":{position},\"apps__hashcode\":\"{hash}\"}}\n");
         Ok(Lines { first: Some(first.into()), receiver, watches: Arc::clone(self), number })
     }
@@ -145,7 +148,7 @@ impl Watches {
             // One that left in order is no suspect.
             if self.store.has(&own.0, &own.1) {
                 state.suspects.broke(own, now);
-                self.wake.notify_one();
+                self.suspected.notify_one();
             } else {
                 state.suspects.left(own);
             }
@@ -159,23 +162,28 @@ impl Watches {
     /// Makes lines and expels suspects, until it is dropped.
     pub(super) async fn run(self: Arc<Self>) {
         let mut beat = Instant::now() + BEAT;
-        let mut round = Instant::now();
+        // When lines may be made again, and when they will be if there is something to tell.
+        let (mut free, mut round) = (Instant::now(), None);
         loop {
             let suspicion = self.store.policy().get().suspicion;
             let due = self.state().suspects.next(suspicion).map(|due| self.clock.instant(due));
+            let next = [due, round].into_iter().flatten().fold(beat, Instant::min);
             tokio::select! {
-                () = self.wake.notified() => {
-                    if self.count() > 0 {
-                        tokio::time::sleep_until(round.max(Instant::now() + GATHER)).await;
-                        self.round();
-                        round = Instant::now() + self.store.policy().get().render_interval;
-                    }
-                }
-                () = tokio::time::sleep_until(due.unwrap_or(beat).min(beat)) => {}
+                () = self.changed.notified(), if round.is_none() => round = Some(free.max(Instant::now() + GATHER)),
+                () = self.suspected.notified() => {}
+                () = tokio::time::sleep_until(next) => {}
             }
-            if Instant::now() >= beat {
+            let now = Instant::now();
+            if round.is_some_and(|round| now >= round) {
+                round = None;
+                if self.count() > 0 {
+                    self.round();
+                    free = Instant::now() + self.store.policy().get().render_interval;
+                }
+            }
+            if now >= beat {
                 self.send_all(&Bytes::from_static(b"\n"));
-                beat = Instant::now() + BEAT;
+                beat = now + BEAT;
             }
             self.expel();
         }
