@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// How much it may hold, and nothing else said to the virtual machine.
+/// How much it may hold; of what makes it fast or slow, nothing else is said to the virtual machine.
 const HEAP: &str = "-Xmx384m";
 
 /// Its program; built now if it is not there. `None` if that cannot be, which is said.
@@ -33,6 +33,10 @@ pub(crate) fn program() -> Option<PathBuf> {
 
 pub(crate) fn command(jar: &Path, address: SocketAddr) -> Command {
     let mut command = Command::new("java");
+    if let Some(folder) = jar.parent() {
+        // What it leaves behind when it is killed, it leaves here.
+        command.arg(format!("-Djava.io.tmpdir={}", folder.display()));
+    }
     command.arg(HEAP).arg("-jar").arg(jar).args([
         format!("--server.address={}", address.ip()),
         format!("--server.port={}", address.port()),

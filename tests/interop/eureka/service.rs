@@ -15,11 +15,14 @@ pub(super) struct Service {
 
 /// A Java program on a port of 127.0.0.1.
 pub(super) fn java(programs: &Path, jar: &str, port: u16) -> Command {
+    let folder = programs.join(jar);
     let mut command = Command::new("java");
     command
-        // Quick to start and small, instead of quick in the long run.
-        .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx96m", "-jar"])
-        .arg(programs.join(jar).join(format!("{jar}.jar")))
+        // Quick to start and small, instead of quick in the long run; what it leaves behind when it is killed, it leaves here.
+        .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx96m"])
+        .arg(format!("-Djava.io.tmpdir={}", folder.display()))
+        .arg("-jar")
+        .arg(folder.join(format!("{jar}.jar")))
         .args([&format!("--server.port={port}"), "--server.address=127.0.0.1", "--spring.main.banner-mode=off"]);
     command
 }
