@@ -51,6 +51,7 @@ impl<'a> Route<'a> {
     fn of_eureka(path: &'a str) -> Option<Self> {
         let rest = path.strip_prefix("/eureka/")?;
         let rest = rest.strip_prefix("v2/").unwrap_or(rest);
+        // By an array: to search for a single character has a cost of its own, which segments are too short for.
         let mut segments = rest.strip_suffix('/').unwrap_or(rest).split(['/']);
         let first = segments.next()?;
         let rest = [segments.next(), segments.next(), segments.next()];
