@@ -68,13 +68,8 @@ impl Desk {
         if self.store.instance(app, id, now).is_none() {
             return respond::empty(StatusCode::NOT_FOUND);
         }
-        let [value, given] = values(asked.head.uri.query(), ["value", "lastDirtyTimestamp"]);
-        let status = match status(value.as_deref(), None) {
-            Ok(status) => status,
-            Err(response) => return *response,
-        };
-        let last_dirty_timestamp = match dirty(given.as_deref()) {
-            Ok(timestamp) => timestamp,
+        let (status, last_dirty_timestamp) = match status(asked.head.uri.query(), None) {
+            Ok(told) => told,
             Err(response) => return *response,
         };
         match self.store.set_status(app, id, status, last_dirty_timestamp, asked.by, now) {
@@ -88,13 +83,8 @@ impl Desk {
         if self.store.instance(app, id, now).is_none() {
             return respond::empty(StatusCode::NOT_FOUND);
         }
-        let [value, given] = values(asked.head.uri.query(), ["value", "lastDirtyTimestamp"]);
-        let status = match status(value.as_deref(), Some(InstanceStatus::Unknown)) {
-            Ok(status) => status,
-            Err(response) => return *response,
-        };
-        let last_dirty_timestamp = match dirty(given.as_deref()) {
-            Ok(timestamp) => timestamp,
+        let (status, last_dirty_timestamp) = match status(asked.head.uri.query(), Some(InstanceStatus::Unknown)) {
+            Ok(told) => told,
             Err(response) => return *response,
         };
         found(self.store.clear_status(app, id, status, last_dirty_timestamp, asked.by, now))
@@ -128,14 +118,20 @@ fn dirty(given: Option<&str>) -> Result<Option<u64>, Box<Response<Body>>> {
     Ok(Some(u64::try_from(timestamp).unwrap_or(0)))
 }
 
-fn status(given: Option<&str>, default: Option<InstanceStatus>) -> Result<InstanceStatus, Box<Response<Body>>> {
+/// The status to set, and when the instance changed.
+fn status(
+    query: Option<&str>,
+    default: Option<InstanceStatus>,
+) -> Result<(InstanceStatus, Option<u64>), Box<Response<Body>>> {
     let bad = |reason: String| Box::new(respond::reason(StatusCode::BAD_REQUEST, reason));
-    match given {
-        Some(given) => {
-            InstanceStatus::named(given).ok_or_else(|| bad(format!("value: {:?} is no status", shown(given))))
+    let [value, given] = values(query, ["value", "lastDirtyTimestamp"]);
+    let status = match value {
+        Some(value) => {
+            InstanceStatus::named(&value).ok_or_else(|| bad(format!("value: {:?} is no status", shown(&value))))
         }
         None => default.ok_or_else(|| bad("value: missing".to_owned())),
-    }
+    }?;
+    Ok((status, dirty(given.as_deref())?))
 }
 
 /// As much of a text from outside as a message needs.
